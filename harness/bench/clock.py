@@ -1,0 +1,111 @@
+"""The arithmetic of speed: order, steadiness, medians, ratios. Pure; clocks come in as arguments."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+WINDOW = 5
+STEADY = 0.05
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One measurement: consecutive durations of one process.
+
+    Attributes:
+        seconds: Wall time of each step, in order, the device synchronised at both ends.
+        cpu: CPU time of the process over all of them, in seconds; well above or below the sum of `seconds` times the
+            threads, it tells of other work on the machine.
+    """
+
+    seconds: tuple[float, ...]
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A speed-up: baseline time over variant time, with a 95 % interval (None where it is 1 by definition)."""
+
+    value: float
+    ci95: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Clocks:
+    """What `measure` reads: wall seconds, CPU seconds of this process, and how to wait for the device."""
+
+    wall: Callable[[], float]
+    cpu: Callable[[], float]
+    synchronise: Callable[[], None]
+
+
+def block_order(names: Sequence[str], block: int) -> tuple[str, ...]:
+    """The order of one block: A B C, then C B A, so that a linear drift of the machine falls on all alike.
+
+    Each pair of blocks starts one name later (B C A, A C B), because the ends of the order are measured twice in a row
+    and find their caches warm.
+    """
+    start = (block // 2) % len(names)
+    turned = (*names[start:], *names[:start])
+    return turned if block % 2 == 0 else turned[::-1]
+
+
+def measure(step: Callable[[], None], *, lead_in: int, steps: int, clocks: Clocks) -> Timing:
+    """Time `steps` calls of `step` after `lead_in` that do not count (they warm the caches after others ran)."""
+    for _ in range(lead_in):
+        step()
+    clocks.synchronise()
+    cpu = clocks.cpu()
+    stamps = [clocks.wall()]
+    for _ in range(steps):
+        step()
+        clocks.synchronise()
+        stamps.append(clocks.wall())
+    cpu = clocks.cpu() - cpu
+    return Timing(tuple(after - before for before, after in zip(stamps, stamps[1:], strict=False)), cpu)
+
+
+def is_steady(seconds: Sequence[float]) -> bool:
+    """Whether the median of the last five durations is within 5 % of that of the five before."""
+    if len(seconds) < 2 * WINDOW:
+        return False
+    before = statistics.median(seconds[-2 * WINDOW : -WINDOW])
+    return abs(statistics.median(seconds[-WINDOW:]) - before) < STEADY * before
+
+
+def blocks_to_go(done: int, *, elapsed: float, budget: float, least: int) -> bool:
+    """Whether to measure another block: up to `least` always, then while one more pair of blocks fits the budget.
+
+    The count ends even, so that every process has been as often early in a block as late.
+    """
+    if done < least or done % 2:
+        return True
+    return elapsed + 2 * elapsed / done <= budget
+
+
+def block_medians(timings: Sequence[Timing]) -> list[float]:
+    """Median step of every block, in seconds."""
+    return [statistics.median(timing.seconds) for timing in timings]
+
+
+def speed_ratio(baseline: Sequence[float], variant: Sequence[float], *, seed: int) -> Ratio:
+    """Ratio of medians over blocks, with the percentile bootstrap over blocks.
+
+    Args:
+        baseline: Seconds per step, one value a block.
+        variant: The same blocks of the variant; blocks are resampled together, because both met the same machine.
+        seed: Of the resampling (PCG64, 2,000 draws).
+    """
+    import numpy as np
+
+    times = np.asarray([baseline, variant], dtype=np.float64)
+    if times.ndim != 2 or times.shape[1] == 0:
+        raise ValueError("a ratio needs the same blocks, at least one, of baseline and variant")
+    picks = np.random.Generator(np.random.PCG64(seed)).integers(0, times.shape[1], (RESAMPLES, times.shape[1]))
+    medians = np.median(times[:, picks], axis=2)
+    low, high = np.percentile(medians[0] / medians[1], [2.5, 97.5])
+    value = float(np.median(times[0]) / np.median(times[1]))
+    return Ratio(value, (float(low), float(high)))

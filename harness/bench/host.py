@@ -1,0 +1,74 @@
+"""The host of the speed workers: `python -m harness.bench.host`, started by `PanelRunner`.
+
+It imports torch and transformers once and forks a worker for each variant, because the import costs more than a whole
+measurement. It never computes anything itself, so that the fork is safe. One JSON object per line comes in on stdin and
+goes out on stdout; the end of stdin ends it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from harness.bench.interleave import ParentGone, WorkerFailed, Workers, run_interleaved
+from harness.bench.spec import PanelSpec
+
+
+def preload(folders: list[str]) -> None:
+    """Import what the workers will need: torch, transformers and the modelling code of these checkpoints."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    import harness.bench.workloads  # noqa: F401  (imported for the workers)
+
+    for folder in folders:
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError):
+            continue  # the worker that opens it says clearly what is wrong
+        AutoModelForCausalLM._model_mapping.get(type(config), None)
+
+
+def answer(request: dict[str, Any], workers: Workers, out: BinaryIO) -> None:
+    """Run one panel and write its progress and result."""
+
+    def say(message: dict[str, Any]) -> None:
+        out.write(json.dumps(message).encode() + b"\n")
+        out.flush()
+
+    spec = PanelSpec(**request["spec"])
+    roles = {role: (str(variant), str(path)) for role, (variant, path) in request["roles"].items()}
+    preload(sorted({path for _, path in roles.values()}))
+    try:
+        result = run_interleaved(spec, workers, roles, lambda done, total, note: say({"progress": [done, total, note]}))
+    except WorkerFailed as error:
+        say({"error": str(error), "exit_code": error.exit_code})
+    else:
+        import torch
+        import transformers
+
+        libraries = {"torch": torch.__version__, "transformers": transformers.__version__}
+        say({"result": result, "libraries": libraries})
+
+
+def main() -> None:
+    """Serve panels until stdin closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever a library prints must not end up between the messages
+    preload([])
+    with tempfile.TemporaryDirectory(prefix="sparsebench-speed-") as folder:
+        workers = Workers(Path(folder), sys.stdin.fileno())
+        try:
+            while line := sys.stdin.buffer.readline():
+                answer(json.loads(line), workers, out)
+        except (ParentGone, BrokenPipeError):
+            return
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""Skill cells: one (variant, suite) each, from its plan to its scored rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import SandboxUnavailable
+from harness.evaluate.plan import GenRow, GenSettings
+from harness.evaluate.suite import Scores, cell_key, evaluate_suite, score_rows
+from harness.fingerprint import model_fingerprint
+from harness.journal import Journal
+from harness.layout import Layout, read_json
+from harness.records import SampleRow, write_json_atomic, write_samples
+from harness.study import Study
+from sparsify.progress import Progress
+from suites.data import Item, data_events, load_fewshot, load_items
+from suites.registry import Suite, load_suite, scorer, suite_hash
+
+if TYPE_CHECKING:
+    from harness.engines.base import Engine
+
+
+@dataclass(frozen=True)
+class SuitePlan:
+    """A suite as a study plans it: which items, with which settings. Never holds anything of a model."""
+
+    name: str
+    preset: str
+    n: int | None
+    settings: GenSettings
+    data_dir: Path | None = None
+
+    @property
+    def suite(self) -> Suite:
+        """The suite."""
+        return load_suite(self.name)
+
+    def items(self) -> list[Item]:
+        """The planned items, in order."""
+        return _items(self.name, self.preset, self.n, self.data_dir)
+
+    def fewshot(self) -> list[dict[str, Any]]:
+        """The preset's worked examples."""
+        return load_fewshot(self.suite, self.preset, data_dir=self.data_dir)
+
+    def requests(self) -> int:
+        """Prompts to generate: one an item, or one a turn."""
+        return sum(len(item.doc.get("turns", (0,))) for item in self.items())
+
+
+@cache
+def _items(name: str, preset: str, n: int | None, data_dir: Path | None) -> list[Item]:
+    return load_items(load_suite(name), preset, n=n, data_dir=data_dir)
+
+
+def plan_suites(study: Study, data_dir: Path | None) -> dict[str, SuitePlan]:
+    """The study's suites as plans."""
+    settings = GenSettings(batch_size=study.engine.batch_size, seed=study.seed)
+    return {
+        name: SuitePlan(name, spec.preset, study.n_of(name), settings, data_dir) for name, spec in study.suites.items()
+    }
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant on one suite."""
+
+    variant: str
+    plan: SuitePlan
+    engine: str
+    layout: Layout
+
+    def key(self) -> dict[str, Any]:
+        """All that the cell's rows depend on."""
+        return cell_key(
+            self.plan.suite,
+            self.plan.items(),
+            preset=self.plan.preset,
+            settings=self.plan.settings,
+            engine=self.engine,
+            model=model_fingerprint(self.layout.variant(self.variant)),
+            fewshot=self.plan.fewshot(),
+        )
+
+    @property
+    def name(self) -> str:
+        """How progress and messages call it."""
+        return f"{self.variant} x {self.plan.name}"
+
+
+@dataclass(frozen=True)
+class CellState:
+    """What is known of a cell that was run.
+
+    Attributes:
+        key: The key it was run under.
+        refused: Why it has no score, or None.
+        events: Fall-backs and oddities.
+        seconds: Generation and scoring, in the session that finished it.
+    """
+
+    key: Mapping[str, Any]
+    refused: str | None = None
+    events: Sequence[Mapping[str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def read_state(cell: Cell) -> CellState | None:
+    """The state of a finished cell; None where it has to be run (again).
+
+    A cell refused for want of a sandbox is run again, because the sandbox may be there by now.
+    """
+    path = cell.layout.cell(cell.variant, cell.plan.name)
+    if not path.is_file() or not cell.layout.samples(cell.variant, cell.plan.name).is_file():
+        return None
+    state = CellState(**read_json(path))
+    again = state.refused is not None and state.refused.startswith(NO_SANDBOX)
+    return state if state.key == jsonable(cell.key()) and not again else None
+
+
+def jsonable(key: Mapping[str, Any]) -> dict[str, Any]:
+    """A key as it reads back from JSON, where tuples are lists."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in key.items()}
+
+
+NO_SANDBOX = "no sandbox"
+
+
+def run_cell(cell: Cell, engine: Engine, *, sandbox_refusal: str | None, progress: Progress) -> CellState:
+    """Generate what the cell's journal lacks, score all rows, and write samples and state.
+
+    Args:
+        cell: The cell.
+        engine: Executes its variant.
+        sandbox_refusal: Why no sandbox is available, or None.
+        progress: Told of finished prompts.
+    """
+    import time
+
+    began = time.monotonic()
+    plan, key = cell.plan, cell.key()
+    items = plan.items()
+    with Journal(cell.layout.journal(cell.variant, plan.name), key) as journal:
+        rows = evaluate_suite(
+            engine,
+            plan.suite,
+            items,
+            preset=plan.preset,
+            journal=journal,
+            settings=plan.settings,
+            progress=progress,
+            fewshot=plan.fewshot(),
+        )
+    scores, refused = _score(plan, items, rows, sandbox_refusal)
+    samples = [_sample(cell, item, row, found) for item, row, found in zip(items, rows, scores, strict=True)]
+    write_samples(samples, cell.layout.samples(cell.variant, plan.name))
+    state = CellState(jsonable(key), refused, _events(plan), round(time.monotonic() - began, 2))
+    write_json_atomic(cell.layout.cell(cell.variant, plan.name), vars(state))
+    return state
+
+
+def _score(
+    plan: SuitePlan, items: Sequence[Item], rows: Sequence[GenRow], sandbox_refusal: str | None
+) -> tuple[list[Scores], str | None]:
+    nothing: list[Scores] = [{} for _ in items]
+    if plan.name == "code":
+        if sandbox_refusal is not None:
+            return nothing, f"{NO_SANDBOX}: {sandbox_refusal}"
+        return _score_code(items, rows), None
+    module = scorer(plan.name)
+    reasons = [module.scorable(item.doc) for item in items] if hasattr(module, "scorable") else []
+    refused = next((reason for reason in reasons if reason), None)
+    return score_rows(plan.suite, items, rows), refused
+
+
+def _score_code(items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
+    from harness.evaluate.code import CodeSample, score_completions
+    from harness.evaluate.sandbox import open_sandbox
+
+    answered = [index for index, row in enumerate(rows) if row.status in ("ok", "truncated_output")]
+    try:
+        sandbox = open_sandbox(workers=1)
+    except SandboxUnavailable:
+        raise
+    samples = [CodeSample(items[i].item_id, items[i].doc, rows[i].outputs[0]) for i in answered]
+    results = dict(zip(answered, score_completions(samples, sandbox=sandbox), strict=True))
+    return [dict(results[i].scores) if i in results else {"pass@1": 0.0} for i in range(len(items))]
+
+
+def _events(plan: SuitePlan) -> list[dict[str, str]]:
+    events = list(data_events(plan.suite, plan.preset, plan.data_dir))
+    if plan.name == "instruct":
+        from suites.instruct.checkers import SENTENCE_SPLITTER
+
+        events.append({"kind": "sentence_splitter", "where": "instruct", "detail": SENTENCE_SPLITTER})
+    return events
+
+
+def _sample(cell: Cell, item: Item, row: GenRow, scores: Scores) -> SampleRow:
+    return SampleRow(
+        variant=cell.variant,
+        engine=cell.engine,
+        suite=cell.plan.name,
+        suite_hash=suite_hash(cell.plan.suite),
+        preset=cell.plan.preset,
+        seed=cell.plan.settings.seed,
+        item_id=item.item_id,
+        item_hash=item.item_hash,
+        template=item.template,
+        difficulty=item.difficulty,
+        unseen=item.unseen,
+        cluster=item.cluster,
+        prompt_hash=row.prompt_hash,
+        outputs=row.outputs,
+        n_in=row.n_in,
+        n_out=row.n_out,
+        finish=row.finish,
+        status=row.status,
+        error=row.error,
+        scores=scores,
+    )

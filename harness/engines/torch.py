@@ -1,0 +1,183 @@
+"""The torch engine: any causal LM that transformers opens, on CPU or CUDA.
+
+Import it through `harness.engines.load_engine`; this module imports torch and transformers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.engines._decode import Forward, Row, decode, left_pad, positions_of
+from harness.engines._int8 import use_lean_forward
+from harness.engines._load import load_model, load_tokenizer, pick_device
+from harness.engines._text import TextReader, stop_at
+from harness.engines.base import Completion, Request
+from harness.errors import ConfigError, EngineError
+
+# Tokens that end an assistant's turn where a template uses them; some checkpoints forget to list theirs as eos.
+TURN_ENDS = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|eot|>")
+LOGLIKELIHOOD_ROWS = 16
+
+
+class TorchEngine:
+    """Executes a variant with transformers' eager model and a batch loop of our own."""
+
+    name = "torch"
+
+    def __init__(self, model: Any, tokenizer: Any, *, label: str) -> None:
+        """Wrap an open model; `label` names the variant in messages."""
+        self.model = model
+        self.tokenizer = tokenizer
+        self.label = label
+        self.end_ids = end_ids(model, tokenizer)
+        self._reader = TextReader(tokenizer)
+
+    @classmethod
+    def load(
+        cls, variant_dir: Path, *, device: str = "cpu", dtype: str = "float32", threads: int | None = None
+    ) -> TorchEngine:
+        """Open a model directory.
+
+        Args:
+            variant_dir: Directory with config.json, safetensors and a tokenizer.
+            device: `cpu`, `cuda` or `auto`.
+            dtype: `float32`, `bfloat16`, `float16`, or `auto` (as saved).
+            threads: CPU threads of torch in this process; None leaves them.
+
+        Raises:
+            ConfigError: A wrong option or no such directory.
+            CheckpointError: The directory's files cannot be read.
+            EngineError: No CUDA, or a missing package.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        variant_dir = Path(variant_dir)
+        model = load_model(variant_dir, device=pick_device(device), dtype=dtype)
+        use_lean_forward(model)
+        return cls(model, load_tokenizer(variant_dir), label=variant_dir.name)
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and completion may have together (`max_position_embeddings`)."""
+        length = getattr(self.model.config, "max_position_embeddings", None)
+        if not length:
+            raise EngineError(f"variant {self.label}: its config.json has no max_position_embeddings; add it")
+        return int(length)
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the output layer."""
+        return int(self.model.config.vocab_size)
+
+    def encode(self, text: str | None = None, *, chat: Sequence[Mapping[str, str]] | None = None) -> list[int]:
+        """Token ids of `text` (special tokens as the tokenizer adds them, but never a second BOS) or of `chat`.
+
+        Args:
+            text: A plain prompt.
+            chat: Messages with `role` and `content`; rendered with the chat template and its generation prompt.
+
+        Raises:
+            ConfigError: The variant has no chat template, or not exactly one of the two was given.
+        """
+        if (text is None) == (chat is None):
+            raise ConfigError("encode takes either a text or chat messages")
+        if chat is not None:
+            if self.tokenizer.chat_template is None:
+                raise ConfigError(f"variant {self.label} has no chat template; add chat_template.jinja")
+            messages = [dict(message) for message in chat]
+            shown = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            return list(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
+        bos = self.tokenizer.bos_token
+        special = not (bos and str(text).startswith(bos))
+        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+
+    def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
+        """Complete one fixed batch, in order.
+
+        Requests that do not fit the context come back as `truncated_input` and take no part. The result depends on the
+        batch, not on what ran before it.
+
+        Raises:
+            ConfigError: A request has an empty prompt or asks for no token.
+            EngineError: The variant's logits are not finite, or memory ran out.
+        """
+        for request in requests:
+            if not request.prompt_ids or request.max_new_tokens < 1:
+                raise ConfigError(f"request {request.request_id} has an empty prompt or max_new_tokens below 1")
+        fits = [len(request.prompt_ids) + request.max_new_tokens <= self.context_length for request in requests]
+        batch = list(itertools.compress(requests, fits))
+        try:
+            rows = iter(decode(self.model, batch, ends=self.end_ids, hit_stop=self._hit_stop) if batch else [])
+        except EngineError as error:
+            raise EngineError(f"variant {self.label}: {error}") from None
+        except torch.OutOfMemoryError:
+            raise EngineError(f"variant {self.label}: out of device memory; use a smaller batch") from None
+        pairs = zip(requests, fits, strict=True)
+        return [self._completion(request, next(rows) if fit else None) for request, fit in pairs]
+
+    @torch.inference_mode()
+    def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
+        """Per (context, continuation) of token ids: sum of log-probabilities in nats, and whether each was the argmax.
+
+        A pair longer than the context loses tokens at its left, as in lm-eval.
+
+        Raises:
+            ConfigError: A context or continuation is empty, or the continuation alone exceeds the context.
+        """
+        for context, continuation in pairs:
+            if not context or not continuation or len(continuation) > self.context_length:
+                raise ConfigError("log-likelihoods need a context and a continuation that fits the context length")
+        order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]) + len(pairs[index][1]), reverse=True)
+        out: dict[int, tuple[float, bool]] = {}
+        for start in range(0, len(order), LOGLIKELIHOOD_ROWS):
+            chunk = order[start : start + LOGLIKELIHOOD_ROWS]
+            out.update(zip(chunk, self._score([pairs[index] for index in chunk]), strict=True))
+        return [out[index] for index in range(len(pairs))]
+
+    def synchronise(self) -> None:
+        """Wait until the device has finished what was asked of it."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
+
+    def _score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
+        inputs = [[*context, *continuation][-self.context_length - 1 : -1] for context, continuation in pairs]
+        ids, mask = left_pad(inputs, self.model.device)
+        keep = max(len(continuation) for _, continuation in pairs)
+        logits = Forward(self.model)(ids, mask, positions_of(mask), keep=keep).float()
+        scores = []
+        for row, (_, continuation) in enumerate(pairs):
+            target = torch.tensor(list(continuation), device=logits.device)
+            chances = logits[row, -len(continuation) :].log_softmax(-1)
+            total = chances.gather(1, target[:, None]).sum()
+            scores.append((float(total), bool((chances.argmax(-1) == target).all())))
+        return scores
+
+    def _hit_stop(self, row: Row) -> bool:
+        return self._reader.ends_in_stop(row.tokens, row.request.stop)
+
+    def _completion(self, request: Request, row: Row | None) -> Completion:
+        n_in = len(request.prompt_ids)
+        if row is None:
+            return Completion(request.request_id, "", n_in, 0, "truncated_input", 0.0)
+        assert row.finish is not None
+        said = row.tokens[:-1] if row.tokens[-1] in self.end_ids else row.tokens
+        text = self._reader.completion(request.prompt_ids, said)
+        cut = stop_at(text, request.stop)
+        return Completion(request.request_id, text[:cut], n_in, len(row.tokens), row.finish, row.seconds)
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a completion: every declared eos, and the end-of-turn token that the chat template writes."""
+    ids: set[int] = set()
+    for source in (model.generation_config, model.config, tokenizer):
+        declared = getattr(source, "eos_token_id", None)
+        ids.update([declared] if isinstance(declared, int) else declared or [])
+    template = tokenizer.chat_template or ""
+    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
+    ids.update(special[text] for text in TURN_ENDS if text in special and text in str(template))
+    return frozenset(ids)

@@ -1,0 +1,86 @@
+"""Conversations: each turn is one pass over all items, with the model's own earlier answers in the history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from harness.evaluate.generate import gather, run_prompts, skip
+from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt
+from sparsify.progress import Progress
+from suites.data import Item
+from suites.errors import SuiteError
+from suites.registry import Preset
+
+if TYPE_CHECKING:
+    from harness.engines.base import Engine
+    from harness.journal import Journal
+
+
+class _Share:
+    """Reports one pass as its share of all turns."""
+
+    def __init__(self, progress: Progress, before: int, total: int) -> None:
+        self._progress, self._before, self._total = progress, before, total
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        self._progress.update(self._before + done, self._total, note)
+
+
+def request_ids(item: Item) -> list[str]:
+    """The journal keys of an item's turns."""
+    return [f"{item.item_id}#{turn + 1}" for turn in range(len(item.doc["turns"]))]
+
+
+def _messages(item: Item, turn: int, journal: Journal) -> list[dict[str, str]]:
+    messages = []
+    for index, request_id in enumerate(request_ids(item)[: turn + 1]):
+        messages.append({"role": "user", "content": str(item.doc["turns"][index])})
+        if index < turn:
+            messages.append({"role": "assistant", "content": journal.rows[request_id]["output"]})
+    return messages
+
+
+def converse(
+    engine: Engine,
+    items: Sequence[Item],
+    *,
+    preset: Preset,
+    journal: Journal,
+    settings: GenSettings,
+    progress: Progress,
+) -> list[GenRow]:
+    """Hold all conversations, turn by turn.
+
+    A conversation whose earlier turn could not be asked (`truncated_input`) is not continued; its later turns carry
+    the same status. `prompt_hash` of a row is that of the first turn: later prompts contain the model's answers.
+
+    Raises:
+        SuiteError: An item has no turns.
+    """
+    if any(not item.doc.get("turns") for item in items):
+        raise SuiteError("a chat item needs `turns`, a list of at least one user message")
+    total = sum(len(item.doc["turns"]) for item in items)
+    done = 0
+    for turn in range(max(len(item.doc["turns"]) for item in items)):
+        prompts: list[Prompt] = []
+        unanswerable: list[Prompt] = []
+        for item in items:
+            ids = request_ids(item)
+            if turn >= len(ids):
+                continue
+            fields: dict[str, Any] = {
+                "request_id": ids[turn],
+                "item_id": item.item_id,
+                "turn": turn,
+                "text": ChatText.of(_messages(item, turn, journal)),
+                "max_new_tokens": settings.max_new_tokens or preset.max_new_tokens,
+                "stop": preset.stop,
+            }
+            answered = all(journal.rows[earlier]["status"] != "truncated_input" for earlier in ids[:turn])
+            (prompts if answered else unanswerable).append(Prompt(**fields))
+        skip(unanswerable, journal)
+        share = _Share(progress, done + len(unanswerable), total)
+        run_prompts(engine, prompts, journal=journal, settings=settings, progress=share)
+        done += len(prompts) + len(unanswerable)
+    return [gather(item.item_id, request_ids(item), journal) for item in items]

@@ -1,0 +1,191 @@
+"""The only crossing to lm-eval: it renders the prompts, an engine of ours completes them, our journal keeps them.
+
+lm-eval's caches are never used: they are keyed neither by the model nor by the prompt. This module imports lm-eval
+(about two seconds, no torch), so import it where it is needed, not at the top.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.model import LM
+
+from harness.errors import EngineError
+from harness.evaluate.generate import run_prompts
+from harness.evaluate.plan import ChatText, GenSettings, Prompt
+from sparsify.progress import NullProgress, Progress
+from suites.data import Item
+from suites.errors import SuiteError
+from suites.registry import Preset, Suite
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import Task
+
+    from harness.engines.base import Engine
+    from harness.journal import Journal
+
+_FEWSHOT_SEED = 1234  # lm-eval's default; samplers that draw at random would follow it
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # lm-eval draws a bar per task and warns of its own defaults; our progress and our records say what matters.
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Sequence[Mapping[str, Any]] = ()) -> Task:
+    """The suite's lm-eval task over exactly these items, with the preset's few-shot count and generation limits.
+
+    Args:
+        suite: A suite with a `task.yaml`.
+        preset: One of its presets.
+        items: The items, in order.
+        fewshot: The preset's worked examples (`suites.data.load_fewshot`).
+
+    Raises:
+        SuiteError: The suite has no `task.yaml`, there are no items, or too few worked examples are given.
+    """
+    from datasets import Dataset
+    from lm_eval.tasks import TaskManager
+
+    # lm-eval has no public way to read a task file and replace its data, and its metadata reaches only our own hooks.
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    from suites.stock import fewshot_rows, item_rows
+
+    if suite.task_file is None:
+        raise SuiteError(f"suite {suite.name} has no task.yaml, so lm-eval cannot render its prompts")
+    if not items:
+        raise SuiteError(f"suite {suite.name}: no items to run; ask for at least one")
+    if len(fewshot) < preset.num_fewshot:
+        raise SuiteError(
+            f"suite {suite.name}: {len(fewshot)} worked examples, but the preset asks {preset.num_fewshot}"
+        )
+    splits = {"test": Dataset.from_list(item_rows(items)), "train": Dataset.from_list(fewshot_rows(fewshot))}
+    with _quiet():
+        config = load_yaml(suite.task_file, resolve_func=True)
+        config["custom_dataset"] = lambda **_: {**splits, config["test_split"]: splits["test"]}
+        config["num_fewshot"] = preset.num_fewshot
+        config["generation_kwargs"] = {
+            "until": list(preset.stop),
+            "do_sample": False,
+            "max_gen_toks": preset.max_new_tokens,
+        }
+        task = TaskManager(include_defaults=False).load([config])["tasks"][config["task"]]
+        task.set_fewshot_seed(seed=_FEWSHOT_SEED)
+    return task
+
+
+def render(task: Task, *, chat: bool) -> list[Instance]:
+    """The task's requests, in item order; `chat` makes prompts and worked examples turns of a conversation."""
+    with _quiet():
+        task.build_all_requests(
+            rank=0,
+            world_size=1,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+            chat_template=chat_text if chat else None,
+        )
+    instances: list[Instance] = task.instances
+    return instances
+
+
+def chat_text(history: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> str:
+    """Messages in the form that lm-eval carries to `HarnessLM.generate_until`.
+
+    Raises:
+        SuiteError: The task prefills the assistant's turn (`gen_prefix`), which engines do not offer.
+    """
+    if not add_generation_prompt:
+        raise SuiteError("gen_prefix is not supported; put the text into the prompt instead")
+    return ChatText.of(history)
+
+
+class HarnessLM(LM):  # type: ignore[misc]
+    """An lm-eval model over one of our engines; every finished batch is in the journal before the next one starts.
+
+    Args:
+        engine: Executes the variant.
+        journal: The cell's journal.
+        settings: Batch size, temperature, seed; `max_new_tokens` overrides the task's limit.
+        progress: Told of finished prompts.
+    """
+
+    def __init__(
+        self, engine: Engine, journal: Journal, settings: GenSettings, progress: Progress | None = None
+    ) -> None:
+        """Wrap an engine and a journal."""
+        super().__init__()
+        self._engine = engine
+        self._journal = journal
+        self._settings = settings
+        self._progress = progress or NullProgress()
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The engine's name; lm-eval uses it for a cache that is never switched on."""
+        return self._engine.name
+
+    apply_chat_template: Callable[..., str] = staticmethod(chat_text)
+
+    def prompts(self, requests: Sequence[Instance]) -> list[Prompt]:
+        """The requests as prompts of ours; a request that lm-eval repeats gets an id of its own."""
+        seen: Counter[str] = Counter()
+        prompts = []
+        for request in requests:
+            text, options = request.args[0], request.args[1]
+            item_id = str(request.doc.get("item_id") or f"{request.task_name}/{request.doc_id}")
+            repeat, seen[item_id] = seen[item_id], seen[item_id] + 1
+            until = options.get("until") or ()
+            prompts.append(
+                Prompt(
+                    request_id=f"{item_id}~{repeat}" if repeat else item_id,
+                    item_id=item_id,
+                    turn=0,
+                    text=text,
+                    max_new_tokens=self._settings.max_new_tokens or int(options.get("max_gen_toks", 256)),
+                    stop=(until,) if isinstance(until, str) else tuple(until),
+                )
+            )
+        return prompts
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Completions of all requests, in order; those already journaled are not generated again."""
+        prompts = self.prompts(requests)
+        run_prompts(self._engine, prompts, journal=self._journal, settings=self._settings, progress=self._progress)
+        return [self._journal.rows[prompt.request_id]["output"] for prompt in prompts]
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Log-likelihoods of continuations of plain contexts; not journaled, as no built-in suite asks for them."""
+        pairs = []
+        for request in requests:
+            context, continuation = request.args
+            if isinstance(context, ChatText):
+                raise EngineError("log-likelihoods of chat prompts are not supported; run the task without a template")
+            # The blank belongs to the continuation, or the seam tokenizes differently (lm-eval's own rule).
+            blank = len(context) - len(context.rstrip())
+            if blank:
+                context, continuation = context[:-blank], context[-blank:] + continuation
+            before = self._engine.encode(context)
+            whole = self._engine.encode(context + continuation)
+            if not before:
+                raise EngineError("log-likelihood needs a context of at least one token; give the task a description")
+            pairs.append((before, whole[len(before) :]))
+        return self._engine.loglikelihoods(pairs)
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Refused: no built-in suite asks for whole-document likelihoods."""
+        raise EngineError(f"engine {self._engine.name} does not score whole documents; choose a generation task")

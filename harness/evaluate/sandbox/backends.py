@@ -1,0 +1,192 @@
+"""How each kind of sandbox starts a process: command lines only, nothing is run here.
+
+All of them give the process no network, no capabilities, its own process table, a read-only view of one Python and
+nothing else of the host, and a small private `/tmp`. What differs is who enforces it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.evaluate.sandbox.interpreter import Interpreter
+from harness.evaluate.sandbox.types import Limits
+
+NOBODY = 65534
+# Ids that no distribution hands out to accounts, services or containers.
+_FIRST_UID, _UIDS = 2_000_000_000, 100_000_000
+# Sets and string hashing must come out the same in every run; without -I, since that would ignore PYTHONHASHSEED.
+INSIDE_ENV: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
+PYTHON_FLAGS = ("-s", "-S", "-B")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command line that starts one sandboxed process.
+
+    Attributes:
+        argv: The command.
+        env: Its whole environment.
+        stop: A command that ends the process where killing `argv` is not enough; empty otherwise.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=lambda: {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
+    stop: tuple[str, ...] = ()
+
+
+class Backend(Protocol):
+    """A kind of sandbox."""
+
+    @property
+    def name(self) -> str:
+        """`bwrap`, `docker`, `podman` or `unshare`."""
+
+    @property
+    def python(self) -> str | None:
+        """Path of the interpreter where it is one of this machine; None if it is inside an image."""
+
+    def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
+        """The command that runs Python with these arguments; `tag` is unique among the processes of this machine."""
+
+
+@dataclass(frozen=True)
+class Bwrap:
+    """bubblewrap in an unprivileged user namespace.
+
+    Attributes:
+        executable: Path of `bwrap`.
+        options: The options that this version of bubblewrap knows (`--help` names them).
+        drop: Command prefix that gives up root first, because root is not bound by RLIMIT_NPROC; empty if not root.
+        interpreter: What runs inside.
+    """
+
+    executable: str
+    options: frozenset[str]
+    drop: tuple[str, ...]
+    interpreter: Interpreter
+    name: str = "bwrap"
+
+    @property
+    def python(self) -> str | None:
+        """See `Backend`."""
+        return self.interpreter.executable
+
+    def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
+        """See `Backend`."""
+        # No /proc: Python needs none, mounting one fails inside containers, and it would show the outer bwrap.
+        argv = [*self.drop, self.executable, "--unshare-all", "--unshare-user", "--die-with-parent", "--new-session"]
+        argv += ["--cap-drop", "ALL", "--clearenv", "--hostname", "sandbox"]
+        if "--disable-userns" in self.options:
+            argv += ["--disable-userns"]
+        for key, value in INSIDE_ENV.items():
+            argv += ["--setenv", key, value]
+        for path in self.interpreter.paths:
+            argv += ["--ro-bind", path, path]
+        for link, target in self.interpreter.links:
+            argv += ["--symlink", target, link]
+        argv += ["--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"]
+        argv += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", "--"]
+        return Launch((*argv, self.interpreter.executable, *PYTHON_FLAGS, *python_args))
+
+
+@dataclass(frozen=True)
+class Container:
+    """docker or podman, for machines where a daemon answers but user namespaces are forbidden.
+
+    Attributes:
+        executable: Path of `docker` or `podman`.
+        image: An image that is already present and holds `python3`.
+        env: Environment of the client, which may need `DOCKER_HOST` and `HOME`.
+        name: `docker` or `podman`.
+    """
+
+    executable: str
+    image: str
+    env: Mapping[str, str]
+    name: str = "docker"
+    python: str | None = None
+
+    def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
+        """See `Backend`."""
+        user = f"{NOBODY}:{NOBODY}"
+        argv = [self.executable, "run", "--rm", "--interactive", "--name", tag, "--pull", "never", "--network", "none"]
+        argv += ["--read-only", "--tmpfs", f"/tmp:rw,nosuid,nodev,size={limits.tmp_bytes},mode=1777"]
+        argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", user, "--workdir", "/tmp"]
+        # Python, its libraries and the garbage of a fork bomb together: twice the limit of one process.
+        argv += ["--memory", str(2 * limits.memory_bytes), "--memory-swap", str(2 * limits.memory_bytes)]
+        argv += ["--pids-limit", str(limits.processes), "--hostname", "sandbox", "--entrypoint", "python3"]
+        for key, value in INSIDE_ENV.items():
+            argv += ["--env", f"{key}={value}"]
+        argv += [self.image, *PYTHON_FLAGS, *python_args]
+        return Launch(tuple(argv), self.env, (self.executable, "rm", "--force", tag))
+
+
+@dataclass(frozen=True)
+class Unshare:
+    """util-linux alone, as root: namespaces, a new root of read-only binds, then an unprivileged user.
+
+    Weaker than bubblewrap in one point: the program may make user namespaces of its own where the kernel allows it.
+
+    Attributes:
+        tools: Paths of `unshare`, `sh`, `mount`, `umount`, `pivot_root` and `setpriv`, by name.
+        root: An empty folder to build the new root on; only ever mounted over in the private mount namespace.
+        interpreter: What runs inside.
+    """
+
+    tools: Mapping[str, str]
+    root: str
+    interpreter: Interpreter
+    name: str = "unshare"
+
+    def _script(self, limits: Limits) -> str:
+        mount, root = self.tools["mount"], self.root
+        # The tools that are needed after the change of root come along; their set-user-id bits do not count there.
+        shown = tuple(dict.fromkeys((*self.interpreter.paths, self.tools["umount"], self.tools["setpriv"])))
+        folders = [path for path in shown if os.path.isdir(path)]
+        files = [path for path in shown if path not in folders]
+        made = " ".join(shlex.quote("." + path) for path in (*folders, *map(os.path.dirname, files)))
+        lines = [
+            "set -eu",
+            f"{mount} -t tmpfs -o size=1m,mode=755,nosuid,nodev sandbox {root}",
+            f"cd {root}",
+            f"mkdir -p dev tmp old proc {made}",
+            f"{mount} -t proc proc proc",
+            f"{mount} -t tmpfs -o size={limits.tmp_bytes},mode=1777,nosuid,nodev sandbox tmp",
+        ]
+        lines += [f": > {shlex.quote('.' + path)}" for path in files]
+        for path in map(shlex.quote, shown):
+            lines.append(f"{mount} -o bind,ro,nosuid,nodev {path} .{path}")
+        for device in ("null", "urandom"):
+            lines.append(f": > dev/{device}; {mount} --bind /dev/{device} dev/{device}")
+        lines += [f"ln -s {shlex.quote(target)} .{link}" for link, target in self.interpreter.links]
+        lines += [
+            f"{mount} -o remount,ro {root}",
+            f"{self.tools['pivot_root']} . old",
+            # umount cannot do without /proc, the program can.
+            f"{self.tools['umount']} -l /old; {self.tools['umount']} -l /proc",
+            "cd /tmp",
+            # The shell stays as process 1 of the namespace: the kernel spares that one the time-out signal.
+            'set +e; "$@"',
+            "exit $?",
+        ]
+        return "\n".join(lines)
+
+    @property
+    def python(self) -> str | None:
+        """See `Backend`."""
+        return self.interpreter.executable
+
+    def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
+        """See `Backend`."""
+        # The kernel counts processes per user: with one user for all, a fork bomb would starve the judge.
+        uid = _FIRST_UID + int.from_bytes(hashlib.sha256(tag.encode()).digest()[:4], "big") % _UIDS
+        argv = [self.tools["unshare"], "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
+        argv += [self.tools["sh"], "-c", self._script(limits), "sh"]
+        argv += [self.tools["setpriv"], f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
+        argv += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+        return Launch((*argv, self.interpreter.executable, *PYTHON_FLAGS, *python_args), env=dict(INSIDE_ENV))

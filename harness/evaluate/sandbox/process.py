@@ -1,0 +1,116 @@
+"""Starts a sandboxed Python and waits for its greeting."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from harness.errors import InfrastructureError
+from harness.evaluate.sandbox.backends import Backend
+from harness.evaluate.sandbox.channel import Channel, ChannelClosed, ChannelMisuse, ChannelTimeout
+from harness.evaluate.sandbox.protocol import HELLO
+from harness.evaluate.sandbox.types import Limits
+
+_PACKAGE = "harness.evaluate.sandbox"
+_counter = itertools.count()
+
+
+# Compiles {name: source} from standard input to {name: code}; run by the very interpreter that will load the result.
+_COMPILE = (
+    "import marshal, sys; texts = eval(sys.stdin.read());"
+    "codes = {n: compile(t, n, 'exec', dont_inherit=True, optimize=2) for n, t in texts.items()};"
+    "print(marshal.dumps(codes).hex())"
+)
+
+
+@functools.cache
+def boot_source(role: str, executable: str | None) -> str:
+    """The program text that a sandboxed Python is started with.
+
+    The sandbox sees no file of ours, so the modules travel in the command line, each under its own name, and compiled
+    where that is possible: compiling takes as long as starting Python.
+
+    Args:
+        role: Module whose `main` runs: `candidate` or `judge`.
+        executable: The interpreter, if it can be run outside the sandbox, too; the modules are sent as text otherwise.
+    """
+    folder = Path(__file__).parent
+    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in ("protocol", "guest", role)}
+    modules = repr(texts)
+    if executable is not None:
+        argv = [executable, "-I", "-S", "-c", _COMPILE]
+        done = subprocess.run(argv, input=repr(texts), capture_output=True, text=True, check=True, timeout=60)
+        modules = f"__import__('marshal').loads(bytes.fromhex({done.stdout.strip()!r}))"
+    return (
+        "import sys\n"
+        "sys.path[:] = [p for p in sys.path if p]\n"
+        f"for name, code in {modules}.items():\n"
+        f"    module = sys.modules[{_PACKAGE!r} + '.' + name] = type(sys)(name)\n"
+        "    exec(code, module.__dict__)\n"
+        "module.main()\n"
+    )
+
+
+class Guest:
+    """A running sandboxed process and the channel to it.
+
+    Args:
+        backend: The kind of sandbox.
+        role: `candidate` or `judge`.
+        limits: Lowered before anything foreign is loaded.
+
+    Raises:
+        InfrastructureError: The sandbox does not start; no program has run then.
+    """
+
+    def __init__(self, backend: Backend, role: str, limits: Limits) -> None:
+        tag = f"sparsebench-{os.getpid()}-{next(_counter)}"
+        self._launch = backend.launch(("-c", boot_source(role, backend.python), limits.as_argument()), limits, tag)
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(
+                self._launch.argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(self._launch.env), bufsize=0, cwd="/"
+            )
+        except OSError as error:
+            raise InfrastructureError(f"sandbox {backend.name} does not start: {error}") from None
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self.channel = Channel(os.dup(self._process.stdout.fileno()), os.dup(self._process.stdin.fileno()))
+        self._process.stdin.close()
+        self._process.stdout.close()
+        try:
+            greeting = self.channel.receive(time.monotonic() + limits.start_seconds)
+        except (ChannelClosed, ChannelMisuse, ChannelTimeout):
+            greeting = b""
+        if not greeting.startswith(HELLO):
+            raise InfrastructureError(f"sandbox {backend.name} does not start: {self._reason()}")
+        self.greeting = greeting[len(HELLO) :].decode("ascii", "replace").strip()
+
+    def _reason(self) -> str:
+        self._process.kill()
+        assert self._process.stderr is not None
+        text = self._process.stderr.read(4000).decode("utf-8", "replace").split("\n")
+        self.close()
+        return next((line for line in reversed(text) if line.strip()), "no message")[:300]
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit status (signals as negative numbers) once the process has ended; None if it has not in time."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self) -> None:
+        """End the process and everything that it started; closing twice is fine."""
+        self.channel.close()
+        self._process.kill()
+        if self._launch.stop:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                subprocess.run(self._launch.stop, env=dict(self._launch.env), capture_output=True, timeout=30)
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()

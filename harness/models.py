@@ -1,0 +1,53 @@
+"""Finds the directory of a model that a user names: bundled, local or on the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import ConfigError
+
+_POCKET = Path(__file__).resolve().parent.parent / "suites" / "pocket"
+BUNDLED = {"pocket": _POCKET / "model", "pocket-base": _POCKET / "base"}
+
+
+def model_directory(name: str, *, revision: str | None = None, offline: bool = False) -> Path:
+    """The directory of a model.
+
+    Args:
+        name: `pocket`, `pocket-base`, a directory, or a hub id such as `org/model`.
+        revision: Commit or branch of a hub model.
+        offline: Take a hub model from the local cache only.
+
+    Raises:
+        ConfigError: There is no such directory, or the hub does not give the model.
+    """
+    if name in BUNDLED:
+        return BUNDLED[name]
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"{path} holds no config.json; name a model directory")
+        return path
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.exists():
+        raise ConfigError(f"model directory {name} does not exist; name a directory, a hub id or one of {', '.join(BUNDLED)}")
+    return _from_hub(name, revision, offline)
+
+
+def public_name(name: str) -> str:
+    """What records call a model: a hub id or bundled name as it is, of a directory its last part only."""
+    path = Path(name).expanduser()
+    return path.resolve().name if name not in BUNDLED and path.is_dir() else name
+
+
+def _from_hub(name: str, revision: str | None, offline: bool) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError:
+        raise ConfigError(f"model {name} is on the hub; pip install 'sparsebench[run]' to fetch it") from None
+    wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges*"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=offline))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        raise ConfigError(f"model {name} is no directory here and the hub does not give it ({reason})") from None

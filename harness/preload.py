@@ -1,0 +1,26 @@
+"""Imported once by the server that worker processes are forked from; importing is all it is for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+for _name in (
+    "torch",
+    "transformers",
+    "transformers.models.llama.modeling_llama",
+    "harness.engines.torch",
+    "harness.evaluate.lm",
+    "sparsify.prune.stage",
+    "sparsify.finetune",
+    "sparsify.quantize.stage",
+    "compressed_tensors",
+):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_name)

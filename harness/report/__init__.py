@@ -1,0 +1,1 @@
+"""Reports: rows to `summary.json`, and the summary to tables."""

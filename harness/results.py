@@ -1,0 +1,93 @@
+"""Reads back what the cells and panels of a run left, and sums it up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.cells import Cell, plan_suites, read_state
+from harness.errors import CorruptRecordError
+from harness.fingerprint import environment
+from harness.layout import Layout
+from harness.records import Environment, Event, SampleRow, SpeedRow, Summary, read_samples
+from harness.report.inputs import StudyMeta, SuiteMeta, VariantInput
+from harness.speed import panel_plan, speed_row
+from harness.study import Study
+from suites.registry import suite_hash
+
+if TYPE_CHECKING:
+    from harness.run import RunOptions
+
+Rows = dict[tuple[str, str], list[SampleRow]]
+
+
+def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary, Rows]:
+    """The summary of a finished run, and the sample rows that it rests on.
+
+    Raises:
+        CorruptRecordError: A record is damaged or missing.
+    """
+    from dataclasses import replace
+
+    from harness.report.summarize import summarize
+    from sparsify.variant import read_variant
+
+    plans = plan_suites(study, options.data_dir)
+    engine = f"{study.engine.name}/{study.engine.dtype}"
+    samples: Rows = {}
+    variants = []
+    for name in study.variants:
+        refused: dict[str, str] = {}
+        events: list[Event] = []
+        for suite, plan in plans.items():
+            state = read_state(Cell(name, plan, engine, layout))
+            if state is not None:
+                events += [Event(**dict(event)) for event in state.events]
+            if state is not None and state.refused:
+                refused[suite] = state.refused
+            elif layout.samples(name, suite).is_file():
+                samples[name, suite] = read_samples(layout.samples(name, suite))
+        info = read_variant(layout.variant(name)).model_dump(mode="json")
+        variant = VariantInput.from_variant_json(info, name=name, baseline=study.baseline_of(name), refused=refused)
+        variants.append(replace(variant, events=(*variant.events, *events)))
+    suites = {
+        name: SuiteMeta(
+            preset=plan.preset,
+            suite_hash=suite_hash(plan.suite),
+            metric=plan.suite.primary_metric,
+            n_total=len(plan.items()),
+            margin=plan.suite.margin,
+        )
+        for name, plan in plans.items()
+    }
+    found = environment()
+    meta = StudyMeta(
+        name=study.name,
+        hash=study.hash,
+        suites=suites,
+        environment=Environment(
+            python=found["python"],
+            sparsebench=found["sparsebench"] or "unknown",
+            platform=found["platform"],
+            cpu_model=found["cpu"],
+            cores=found["cores"],
+            threads=options.threads,
+            accelerator=None if options.device == "cpu" else options.device,
+            torch=found["torch"],
+            transformers=found["transformers"],
+            lm_eval=found["lm_eval"],
+        ),
+        seed=study.seed,
+    )
+    return summarize(meta, variants, samples, _speed(study, layout, options.device)), samples
+
+
+def _speed(study: Study, layout: Layout, device: str) -> list[SpeedRow]:
+    from harness.bench.panel import read_panel
+
+    rows: list[SpeedRow] = []
+    for spec, paths in panel_plan(study, layout, device):
+        found = read_panel(spec, paths, out=layout.speed)
+        if found is None:
+            raise CorruptRecordError(f"the record of speed panel {spec.panel} is missing; run the study again")
+        rows += [speed_row(row) for row in found]
+    return rows

@@ -1,0 +1,301 @@
+"""The main job: a study's plan to variants, skill cells, speed panels, records and tables.
+
+Every phase does only what is missing, so that a run killed at any moment continues when it is started again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cells import Cell, plan_suites, read_state
+from harness.corpus import resolve_corpus
+from harness.errors import SandboxUnavailable
+from harness.layout import Layout, read_json
+from harness.models import model_directory, public_name
+from harness.pool import Pool, Task
+from harness.progress import Phase
+from harness.records import Summary, write_json_atomic
+from harness.study import Study
+from harness.tasks import EvaluateTask, MakeTask
+from sparsify.recipe import Recipe, load_recipe
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a user may say beside the study.
+
+    Attributes:
+        data_dir: Folder of original data files, for presets on real data.
+        jobs: Worker processes; 0 takes one per core, at most 4.
+        device: `cpu` or `cuda`.
+        offline: Never use the network.
+        quiet: No progress.
+    """
+
+    data_dir: Path | None = None
+    jobs: int = 0
+    device: str = "cpu"
+    offline: bool = False
+    quiet: bool = False
+
+    @property
+    def workers(self) -> int:
+        """Worker processes at a time."""
+        return self.jobs or (1 if self.device != "cpu" else min(4, cores()))
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each worker."""
+        return max(1, cores() // self.workers)
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        summary: The summary, as it is on disk.
+        timings: Seconds by phase, over all sessions of the run.
+        did: Whether anything was missing and done.
+    """
+
+    summary: Summary
+    timings: dict[str, float] = field(default_factory=dict)
+    did: bool = False
+
+
+def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
+    """Run a study into a folder, or finish what an earlier run left there.
+
+    Raises:
+        SparsebenchError, SparsifyError, SuiteError: With one line that names the fix, and an exit code.
+    """
+    layout = Layout(out)
+    # Data, recipes and models are checked before anything is written.
+    plans = plan_suites(study, options.data_dir)
+    for plan in plans.values():
+        plan.items()
+        plan.fewshot()
+    sources = _sources(study, options)
+    with layout.claimed(study):
+        run = _Run(study, layout, options, sources)
+        run.make()
+        run.evaluate()
+        run.measure_speed()
+        return run.report()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a variant comes from."""
+
+    directory: Path
+    public: str
+    recipe: Recipe
+
+
+def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
+    sources = {}
+    for name, spec in study.variants.items():
+        if spec.path is not None:
+            where, revision, recipe = spec.path, None, load_recipe("dense")
+        else:
+            assert spec.source is not None
+            model = study.models[spec.source]
+            where, revision, recipe = model.path, model.revision, load_recipe(spec.recipe)
+        directory = model_directory(where, revision=revision, offline=options.offline)
+        sources[name] = _Source(directory, public_name(where), recipe)
+    return sources
+
+
+class _Run:
+    def __init__(self, study: Study, layout: Layout, options: RunOptions, sources: Mapping[str, _Source]) -> None:
+        self.study, self.layout, self.options, self.sources = study, layout, options, sources
+        self.engine = f"{study.engine.name}/{study.engine.dtype}"
+        self.timings: dict[str, float] = read_json(layout.timings) if layout.timings.is_file() else {}
+        self.did = False
+        self.pool = Pool(options.workers, layout.root / "errors.log")
+
+    def _spent(self, phase: str, began: float) -> None:
+        self.timings[phase] = round(self.timings.get(phase, 0.0) + time.monotonic() - began, 2)
+        write_json_atomic(self.layout.timings, self.timings)
+
+    def make(self) -> None:
+        """Make the variants that are missing."""
+        from sparsify.checkpoint import model_fingerprint
+        from sparsify.corpus import sha256_file
+        from sparsify.run import key_of
+        from sparsify.store import Store
+
+        began, store = time.monotonic(), Store(self.layout.store)
+        tasks: list[MakeTask] = []
+        fingerprints: dict[Path, str] = {}
+        for name, source in self.sources.items():
+            corpora = {c: resolve_corpus(c, self.layout.corpora) for c in source.recipe.sources}
+            sha = fingerprints.setdefault(source.directory, model_fingerprint(source.directory))
+            keys = key_of(sha, source.recipe, {c: sha256_file(path) for c, path in corpora.items()})
+            if self._made(name, source, sha, keys):
+                continue
+            missing = tuple(key for key in keys if store.find(key) is None)
+            tasks.append(self._make_task(name, source, corpora, missing))
+        if not tasks:
+            return
+        self.did = True
+        # What trains longest starts first; the pool keeps two tasks that share a missing stage apart.
+        tasks.sort(key=lambda task: -_training_tokens(task))
+        self._work("making", list(tasks), ready=_share_nothing)
+        self._spent("make", began)
+
+    def _made(self, name: str, source: _Source, sha: str, keys: tuple[str, ...]) -> bool:
+        from sparsify.checkpoint import open_checkpoint
+        from sparsify.variant import VARIANT, read_variant
+
+        directory = self.layout.variant(name)
+        if not (directory / VARIANT).is_file():
+            return False
+        info = read_variant(directory)
+        weights = open_checkpoint(directory).weights_sha256
+        made = tuple(stage["key"] for stage in info.stages) == keys and info.weights_sha256 == weights
+        return made and info.baseline == self.study.baseline_of(name) and (bool(keys) or weights == sha or not keys)
+
+    def _make_task(self, name: str, source: _Source, corpora: dict[str, Path], missing: tuple[str, ...]) -> MakeTask:
+        return MakeTask(
+            variant=name,
+            recipe=source.recipe,
+            model_dir=source.directory,
+            base=source.public,
+            baseline=self.study.baseline_of(name),
+            out_dir=self.layout.variant(name),
+            store=self.layout.store,
+            corpora=corpora,
+            keys=missing,
+            threads=self.options.threads,
+            device=self.options.device,
+        )
+
+    def _work(self, title: str, tasks: list[Task], ready: Any = None) -> None:
+        done: dict[str, float] = {task.name: 0.0 for task in tasks}
+        with Phase(title, len(tasks), quiet=self.options.quiet) as phase:
+            for message in self.pool.run(tasks, ready=ready):
+                if message.kind == "progress":
+                    fraction, note = message.value
+                    done[message.task.name] = min(1.0, fraction)
+                    phase.update(sum(done.values()), len(tasks), f"{message.task.name}: {note}" if note else message.task.name)
+                elif message.kind == "cell":
+                    refused = f"  refused: {message.value['refused']}" if message.value["refused"] else ""
+                    phase.say(f"  {message.value['cell']}: {message.value['seconds']:.1f} s{refused}")
+                elif message.kind == "done":
+                    done[message.task.name] = 1.0
+                    phase.update(sum(done.values()), len(tasks), message.task.name)
+                    phase.say(f"{message.task.name}: done")
+
+    def evaluate(self) -> None:
+        """Run the skill cells that are missing."""
+        began = time.monotonic()
+        cells = [cell for cell in self.cells() if read_state(cell) is None]
+        if not cells:
+            return
+        self.did = True
+        refusal = self._sandbox_refusal() if any(cell.plan.name == "code" for cell in cells) else None
+        tasks: list[Task] = []
+        for name in self.study.variants:
+            own = tuple(cell for cell in cells if cell.variant == name)
+            if own:
+                tasks.append(
+                    EvaluateTask(
+                        variant=name,
+                        directory=self.layout.variant(name),
+                        cells=own,
+                        dtype=self.study.engine.dtype,
+                        threads=self.options.threads,
+                        device=self.options.device,
+                        sandbox_refusal=refusal,
+                    )
+                )
+        self._work("evaluating", tasks)
+        self._spent("evaluate", began)
+
+    def cells(self) -> list[Cell]:
+        """All skill cells of the study."""
+        plans = plan_suites(self.study, self.options.data_dir)
+        return [Cell(name, plan, self.engine, self.layout) for name in self.study.variants for plan in plans.values()]
+
+    def _sandbox_refusal(self) -> str | None:
+        """Open the sandbox and try it on hostile programs; why there is none, or None."""
+        from harness.evaluate.sandbox import open_sandbox, preflight
+
+        try:
+            report = preflight(open_sandbox())
+        except SandboxUnavailable as error:
+            return str(error)
+        record = {"sandbox": vars(report.sandbox), "statuses": dict(report.statuses)}
+        write_json_atomic(self.layout.root / "records" / "sandbox.json", record)
+        return None
+
+    def measure_speed(self) -> None:
+        """Run the speed panels that are missing; each one is whole or not there."""
+        from harness.bench.panel import PanelRunner, read_panel
+        from harness.speed import panel_plan
+
+        began = time.monotonic()
+        wanted = panel_plan(self.study, self.layout, self.options.device)
+        missing = [(spec, paths) for spec, paths in wanted if read_panel(spec, paths, out=self.layout.speed) is None]
+        if not missing:
+            return
+        self.did = True
+        with PanelRunner() as runner, Phase("speed", len(missing), quiet=self.options.quiet) as phase:
+            for index, (spec, paths) in enumerate(missing):
+                runner.run(spec, paths, out=self.layout.speed, progress=_Part(phase, index, len(missing), spec.panel))
+                phase.say(f"speed panel {spec.panel}: done")
+        self._spent("speed", began)
+
+    def report(self) -> RunResult:
+        """Derive the summary and the tables from the records."""
+        from harness.report.files import write_reports
+        from harness.results import collect
+
+        began = time.monotonic()
+        if self.did or not self.layout.summary.is_file():
+            summary, samples = collect(self.study, self.layout, self.options)
+            write_reports(summary, samples, self.layout.root)
+            self._spent("report", began)
+            self.did = True
+        else:
+            from harness.records import read_summary
+
+            summary = read_summary(self.layout.summary)
+        return RunResult(summary, self.timings, self.did)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Progress of one of several equal parts of a phase."""
+
+    phase: Phase
+    index: int
+    count: int
+    title: str
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Pass on, in units of parts."""
+        self.phase.update(self.index + (done / total if total else 0.0), self.count, f"{self.title} {note}")
+
+
+def _training_tokens(task: MakeTask) -> int:
+    return sum(stage.finetune.tokens for stage in task.recipe.stages if stage.finetune is not None)
+
+
+def _share_nothing(task: Task, running: list[Task]) -> bool:
+    assert isinstance(task, MakeTask)
+    busy = {key for other in running if isinstance(other, MakeTask) for key in other.keys}
+    return busy.isdisjoint(task.keys)

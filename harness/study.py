@@ -1,0 +1,194 @@
+"""Studies: one YAML file names the models, variants, suites, speed panels and gate rules of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.errors import ConfigError
+from harness.gate_rules import GateRule
+from suites.registry import SUITES, load_suite
+
+_BUILTIN = Path(__file__).with_name("studies")
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ModelSpec(_Strict):
+    """A model that variants are made from."""
+
+    path: str = Field(min_length=1, description="`pocket`, `pocket-base`, a directory or a hub id")
+    revision: str | None = Field(None, description="commit of a hub model")
+
+
+class VariantSpec(_Strict):
+    """One variant: made by a recipe, or a checkpoint made elsewhere."""
+
+    source: str | None = Field(None, alias="from", description="name of one of the study's models")
+    recipe: str = Field("dense", description="a built-in recipe or a recipe file")
+    path: str | None = Field(None, description="a checkpoint made elsewhere: a directory or hub id")
+    baseline: str | None = Field(None, description="the variant it is compared with; default: the first variant")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> VariantSpec:
+        if (self.source is None) == (self.path is None):
+            raise ValueError("give either `from` (a model of the study) or `path` (a checkpoint made elsewhere)")
+        if self.path is not None and "recipe" in self.model_fields_set:
+            raise ValueError("a checkpoint given by `path` takes no recipe; use `from` and `recipe`")
+        return self
+
+
+class SuiteSpec(_Strict):
+    """One suite of the study."""
+
+    preset: str = Field("pocket", description="one of the suite's presets")
+    n: int | None = Field(None, gt=0, description="first n items; default: all, or 300 of the pocket items")
+
+
+class SpeedSpec(_Strict):
+    """One speed panel: all its variants, interleaved, on this host."""
+
+    workload: Literal["decode", "prefill"]
+    variants: Literal["all"] | tuple[str, ...] = "all"
+    engine: Literal["torch"] = "torch"
+    baseline: str | None = Field(None, description="default: the study's first variant")
+    context: int = Field(128, gt=0, description="tokens in the cache (decode) or in the prompt (prefill)")
+    batch: int = Field(1, gt=0)
+    new_tokens: int = Field(16, gt=0, description="tokens that one decode measurement times")
+    threads: int = Field(1, gt=0)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    budget_s: float = Field(40.0, gt=0, description="seconds to spend on the panel")
+
+
+class EngineSpec(_Strict):
+    """How skill cells are executed."""
+
+    name: Literal["torch"] = "torch"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = Field(32, gt=0, description="prompts per batch, fixed: results may depend on it")
+
+
+class Study(_Strict):
+    """The unit that a user runs."""
+
+    version: Literal[1] = 1
+    name: str = Field(pattern=_NAME)
+    description: str = ""
+    models: dict[str, ModelSpec] = Field(default_factory=dict)
+    variants: dict[str, VariantSpec] = Field(min_length=1)
+    suites: dict[str, SuiteSpec] = Field(default_factory=dict)
+    engine: EngineSpec = EngineSpec()
+    speed: tuple[SpeedSpec, ...] = ()
+    gates: tuple[GateRule, ...] = ()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        import re
+
+        for name, variant in self.variants.items():
+            if not re.match(_NAME, name):
+                raise ValueError(f"variant name {name!r} is not a folder name; use letters, digits, '-', '_', '.'")
+            if variant.source is not None and variant.source not in self.models:
+                raise ValueError(f"variant {name}: model {variant.source!r} is not in models: {_list(self.models)}")
+            if variant.baseline is not None and variant.baseline not in self.variants:
+                raise ValueError(f"variant {name}: baseline {variant.baseline!r} is not in variants: {_list(self.variants)}")
+        for name in self.suites:
+            if name not in SUITES:
+                raise ValueError(f"unknown suite {name!r}; choose one of {_list(SUITES)}")
+        for index, panel in enumerate(self.speed):
+            named = (*(() if panel.variants == "all" else panel.variants), *([panel.baseline] if panel.baseline else []))
+            for name in named:
+                if name not in self.variants:
+                    raise ValueError(f"speed[{index}]: variant {name!r} is not in variants: {_list(self.variants)}")
+        return self
+
+    @property
+    def reference(self) -> str:
+        """The first variant: what the others are compared with unless they say otherwise."""
+        return next(iter(self.variants))
+
+    def baseline_of(self, name: str) -> str | None:
+        """The variant that `name` is compared with; None for the reference."""
+        return self.variants[name].baseline or (None if name == self.reference else self.reference)
+
+    def n_of(self, suite: str) -> int | None:
+        """How many items of a suite are planned; None is all of them."""
+        spec = self.suites[suite]
+        if spec.n is None and load_suite(suite).preset(spec.preset).data == "pocket":
+            return 300
+        return spec.n
+
+    def resolved(self) -> dict[str, Any]:
+        """The study with every default written out; the form that is hashed and kept beside the results."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over what decides the results: neither the description nor the gate rules count."""
+        parts = {key: value for key, value in self.resolved().items() if key not in ("description", "gates")}
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names)
+
+
+def builtin_studies() -> tuple[str, ...]:
+    """Names of the studies that come with the project."""
+    return tuple(sorted(path.stem for path in _BUILTIN.glob("*.yaml")))
+
+
+def load_study(name_or_path: str) -> Study:
+    """Load a built-in study by name, or a study file.
+
+    Raises:
+        ConfigError: No such study, or the file is not one; the message names the file, the key and the fix.
+    """
+    path = _BUILTIN / f"{name_or_path}.yaml" if name_or_path in builtin_studies() else Path(name_or_path)
+    if not path.is_file():
+        raise ConfigError(f"no study {name_or_path!r}; give a YAML file or one of {_list(builtin_studies())}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a study is a mapping with `variants:`; see harness/studies/pocket.yaml")
+    return parse_study({"name": path.stem, **data}, where=str(path))
+
+
+def parse_study(data: dict[str, Any], *, where: str) -> Study:
+    """Validate a study that was already read; `where` is what errors call it.
+
+    Raises:
+        ConfigError: A key or value is wrong.
+    """
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        at = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = f"unknown key; allowed: {_allowed(first['loc'])}"
+        raise ConfigError(f"{where}: {at + ': ' if at else ''}{message}") from None
+
+
+def _allowed(loc: tuple[int | str, ...]) -> str:
+    inside: dict[str, type[BaseModel]] = {
+        "models": ModelSpec,
+        "variants": VariantSpec,
+        "suites": SuiteSpec,
+        "speed": SpeedSpec,
+        "engine": EngineSpec,
+    }
+    model = inside.get(str(loc[0]), Study) if len(loc) > 1 else Study
+    return _list(field.alias or name for name, field in model.model_fields.items())

@@ -1,0 +1,183 @@
+"""Retrain the bundled pocket model: `python -m harness.train_pocket --work DIR`.
+
+Writes `suites/pocket/base` (after pretraining on the mixed text) and `suites/pocket/model` (fine-tuned on the five
+skills). An interrupted run continues where it stopped. On two CPU cores it takes one to two hours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness.corpus import train_rows, write_rows
+from sparsify.corpus import read_rows
+from sparsify.train import TrainSettings
+from suites.pocket.text import plain_text
+
+POCKET = Path(__file__).resolve().parent.parent / "suites" / "pocket"
+VOCABULARY = 1536
+SPECIAL = ("<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+PRETRAIN_ROWS = {"text": 24_000, "mix": 96_000}
+FINETUNE_ROWS = 36_000
+PRETRAIN = TrainSettings(
+    tokens=10_500_000,
+    batch_tokens=6144,
+    seq=1024,
+    pack=1024,
+    pack_every=24,
+    optimizer="muon",
+    lr=4e-3,
+    muon_lr=0.02,
+    warmup=30,
+    prompt_weight=0.1,
+    seed=1,
+)
+FINETUNE = TrainSettings(
+    tokens=3_000_000,
+    batch_tokens=6144,
+    seq=1024,
+    pack=1024,
+    pack_every=24,
+    optimizer="muon",
+    lr=1e-3,
+    muon_lr=0.005,
+    warmup=20,
+    prompt_weight=0.0,
+    seed=2,
+)
+
+
+def _plain_rows(seed: int) -> Iterator[dict[str, Any]]:
+    for index, (shown, said) in enumerate(plain_text(seed=seed)):
+        yield {"prompt": shown, "completion": said, "source": "pocket:text", "item_hash": f"{seed}/{index}"}
+
+
+def write_corpora(work: Path) -> dict[str, Path]:
+    """Generate the training files that are missing."""
+    paths = {name: work / f"{name}.jsonl" for name in ("text", "mix", "finetune")}
+    if not paths["text"].exists():
+        write_rows(paths["text"], itertools.islice(_plain_rows(seed=1), PRETRAIN_ROWS["text"]))
+    if not paths["mix"].exists():
+        write_rows(paths["mix"], itertools.islice(train_rows("mix", seed=101), PRETRAIN_ROWS["mix"]))
+    if not paths["finetune"].exists():
+        write_rows(paths["finetune"], itertools.islice(train_rows("mix", seed=102), FINETUNE_ROWS))
+    return paths
+
+
+def train_tokenizer(texts: Iterator[str]) -> Any:
+    """A byte-level BPE in which digits stand alone, with the chat template of the pocket model."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|endoftext|>",
+        eos_token="<|endoftext|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
+        model_max_length=2048,
+        clean_up_tokenization_spaces=False,
+    )
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def initial_model(directory: Path, tokenizer: Any) -> None:
+    """Write a randomly initialised model of the pocket architecture with its tokenizer."""
+    import torch
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=5,
+        num_attention_heads=6,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")]
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _texts(paths: dict[str, Path]) -> Iterator[str]:
+    for name, rows in (("text", 4_000), ("mix", 16_000)):
+        for row in itertools.islice(read_rows(paths[name]), rows):
+            parts = [m["content"] for m in row["messages"]] if "messages" in row else [row["prompt"], row["completion"]]
+            yield from parts
+
+
+class _Log:
+    """Prints a line every 20 s, with the time left."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.began, self.last, self.first = name, time.monotonic(), 0.0, -1.0
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        now = time.monotonic()
+        if self.first < 0:
+            self.first = done - 1
+        if now - self.last > 20 or done == total:
+            self.last = now
+            left = (now - self.began) / max(1e-9, done - self.first) * (total - done)
+            print(f"{self.name} {done:.0f}/{total:.0f} {note} eta {left / 60:.1f} min", flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train both checkpoints."""
+    from sparsify.train import TrainJob, train
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for corpora and resumable state")
+    parser.add_argument("--out", type=Path, default=POCKET, help="where base/ and model/ are written")
+    options = parser.parse_args(arguments)
+    work: Path = options.work
+    paths = write_corpora(work)
+    if not (work / "init" / "tokenizer.json").exists():
+        initial_model(work / "init", train_tokenizer(_texts(paths)))
+    if not (work / "base" / "config.json").exists():
+        job = TrainJob(work / "init", work / "base", work / "state-base", [paths["text"], paths["mix"]])
+        print(train(job, PRETRAIN, progress=_Log("pretrain")), flush=True)
+    if not (work / "model" / "config.json").exists():
+        job = TrainJob(work / "base", work / "model", work / "state-model", [paths["finetune"]])
+        print(train(job, FINETUNE, progress=_Log("finetune")), flush=True)
+    import shutil
+
+    for name in ("base", "model"):
+        shutil.copytree(work / name, options.out / name, dirs_exist_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Pure pruning solvers, (weight, hessian, budget) -> (weight', mask, statistics), and the stage that runs them."""

@@ -1,0 +1,1 @@
+"""Post-training quantization: pure rounding functions, the on-disk layout, and the stage that applies them."""

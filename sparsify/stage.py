@@ -1,0 +1,64 @@
+"""What a stage is given and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sparsify.progress import Progress
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus file and the name that recipes call it by."""
+
+    source: str
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """Where a stage reads and writes.
+
+    Attributes:
+        parent: Model directory that the stage starts from.
+        base: Model directory that the whole recipe starts from.
+        out: Empty directory for the result; it is thrown away if the stage does not finish.
+        work: Directory for what an interrupted stage continues from; it outlives the process.
+        corpora: The corpora that the stage names.
+        device: Where tensors are computed, such as `cpu` or `cuda`.
+        progress: Told how far the stage is.
+    """
+
+    parent: Path
+    base: Path
+    out: Path
+    work: Path
+    corpora: Mapping[str, Corpus]
+    device: str
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did, as plain JSON values.
+
+    Attributes:
+        stats: Numbers about the stage.
+        events: Fall-backs and oddities: {kind, where, detail}.
+        calibration: {source, sha256, samples, seq, seed} of each calibration.
+        corpora: {source, sha256, tokens} of each training corpus.
+    """
+
+    stats: dict[str, Any] = field(default_factory=dict)
+    events: list[dict[str, str]] = field(default_factory=list)
+    calibration: list[dict[str, Any]] = field(default_factory=list)
+    corpora: list[dict[str, Any]] = field(default_factory=list)
+
+
+def event(kind: str, where: str, detail: str) -> dict[str, str]:
+    """One event of a variant's record."""
+    return {"kind": kind, "where": where, "detail": detail}

@@ -1,0 +1,1 @@
+"""What is measured: one folder per skill (data, prompt, scoring) and the registry that reads them."""

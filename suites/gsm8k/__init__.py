@@ -1,0 +1,1 @@
+"""Grade-school arithmetic in words: GSM8K and its pocket form."""

@@ -1,0 +1,191 @@
+"""Reads and validates the suites: one folder per skill with `suite.yaml`, `task.yaml` and `scoring.py`."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from suites.errors import SuiteError
+
+SUITES = ("chat", "instruct", "code", "gsm8k", "summarization")
+ROOT = Path(__file__).parent
+
+_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LocalFile(_Strict):
+    """An original data file below `--data-dir`.
+
+    Attributes:
+        path: Path relative to the data directory.
+        format: How rows are stored; `json` is one list.
+        sha256: Of the file's bytes; None where no reference copy is known.
+    """
+
+    path: str
+    format: Literal["jsonl", "jsonl.gz", "json"] = "jsonl"
+    sha256: _Sha256 | None = None
+
+
+class FewshotData(_Strict):
+    """Where the few-shot examples of the real data come from; always the first rows, in file order."""
+
+    split: str
+    local: LocalFile | None = None
+
+
+class FullData(_Strict):
+    """Where the real benchmark's data comes from.
+
+    Attributes:
+        hub: Data set id on the Hugging Face hub.
+        config: The hub data set's configuration name.
+        split: The hub data set's split that is scored.
+        revision: Commit of the hub data set; None takes the newest.
+        local: The original file, used when a data directory is given.
+        fewshot: Where few-shot examples come from; None for suites without.
+    """
+
+    hub: str | None = None
+    config: str | None = None
+    split: str = "test"
+    revision: str | None = None
+    local: LocalFile | None = None
+    fewshot: FewshotData | None = None
+
+
+class Preset(_Strict):
+    """One way to run a suite.
+
+    Attributes:
+        data: `pocket` (generated, offline) or `full` (the real benchmark).
+        num_fewshot: Worked examples before the question.
+        max_new_tokens: Upper limit of generated tokens per turn.
+        stop: Texts that end an answer; they are not part of it.
+    """
+
+    data: Literal["pocket", "full"]
+    num_fewshot: int = Field(default=0, ge=0)
+    max_new_tokens: int = Field(gt=0)
+    stop: tuple[str, ...] = ()
+
+
+class Suite(_Strict):
+    """One skill, measured; the validated content of its `suite.yaml`.
+
+    Attributes:
+        name: Name of the suite and of its folder.
+        version: Raised when prompts, data or scoring change meaning.
+        primary_metric: The metric that tables and gates use; all metrics are on a 0..1 scale.
+        higher_is_better: Direction of the primary metric.
+        cluster: Key of a document by which items are grouped for clustered errors.
+        margin: Default non-inferiority margin, absolute, on the metric's 0..1 scale.
+        prompt: `chat` renders each prompt as a user turn of the model's template, `raw` is plain completion.
+        presets: The ways to run it, by name.
+        full: The real benchmark's data; None if there is only pocket data.
+        path: The suite's folder.
+    """
+
+    name: str
+    version: int = Field(ge=1)
+    primary_metric: str
+    higher_is_better: bool = True
+    cluster: str = "template"
+    margin: float = Field(gt=0, lt=1)
+    prompt: Literal["chat", "raw"] = "chat"
+    presets: dict[str, Preset] = Field(min_length=1)
+    full: FullData | None = None
+    path: Path
+
+    def preset(self, name: str) -> Preset:
+        """The preset of that name.
+
+        Raises:
+            SuiteError: The suite has no such preset.
+        """
+        if name not in self.presets:
+            raise SuiteError(f"suite {self.name} has no preset {name!r}; choose one of {', '.join(self.presets)}")
+        return self.presets[name]
+
+    @property
+    def task_file(self) -> Path | None:
+        """The lm-eval task of the suite; None for suites that lm-eval cannot express."""
+        path = self.path / "task.yaml"
+        return path if path.is_file() else None
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "file"
+    return f"{where}: {first['msg']}"
+
+
+def read_suite(folder: Path) -> Suite:
+    """Read and validate the suite in a folder.
+
+    Raises:
+        SuiteError: `suite.yaml` is absent, not YAML, or has an unknown key or a wrong value.
+    """
+    file = folder / "suite.yaml"
+    try:
+        content: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SuiteError(f"{file} is missing; a suite folder needs suite.yaml and scoring.py") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or "path" in content:
+        raise SuiteError(f"{file} must be a mapping of the suite's own keys")
+    try:
+        return Suite(**content, path=folder)
+    except ValidationError as error:
+        raise SuiteError(f"{file}: {_one_line(error)}") from None
+
+
+@functools.cache
+def load_suite(name: str) -> Suite:
+    """The built-in suite of that name.
+
+    Raises:
+        SuiteError: There is no such suite, or its header is wrong.
+    """
+    if name not in SUITES:
+        raise SuiteError(f"unknown suite {name!r}; choose one of {', '.join(SUITES)}")
+    suite = read_suite(ROOT / name)
+    if suite.name != name:
+        raise SuiteError(f"{suite.path / 'suite.yaml'}: name is {suite.name!r}, but the folder is {name!r}")
+    return suite
+
+
+def suite_hash(suite: Suite) -> str:
+    """SHA-256 (64 hex digits) over the names and bytes of all that decides a suite's prompts and scores.
+
+    These are the YAML files and the Python modules of the folder: `scoring.py` and whatever it leans on. `hooks.py`
+    only adapts them to stock lm-eval and is left out.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(suite.path.iterdir()):
+        if file.suffix in {".yaml", ".py"} and file.name not in {"__init__.py", "hooks.py"}:
+            data = file.read_bytes()
+            digest.update(f"{file.name}\0{len(data)}\0".encode())
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def scorer(name: str) -> ModuleType:
+    """The scoring module of a suite; `score(doc, output)` gives metrics (code: `extract(doc, output)`).
+
+    Raises:
+        SuiteError: There is no such suite.
+    """
+    return importlib.import_module(f"suites.{load_suite(name).name}.scoring")

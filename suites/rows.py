@@ -1,0 +1,129 @@
+"""Reads data files row by row and brings the published forms of a benchmark into the one that a suite reads."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from suites.errors import SuiteError
+
+Row = Mapping[str, Any]
+
+
+def _lines(path: Path, compressed: bool) -> Iterator[tuple[str, Any]]:
+    where = str(path)
+    try:
+        with gzip.open(path, "rb") if compressed else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                where = f"{path}:{number}"
+                if line.strip():
+                    yield where, json.loads(line.decode("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{where}: not a JSON line ({error}); fetch the file again") from None
+    except (OSError, EOFError) as error:
+        raise SuiteError(f"{where}: cannot be read ({error}); fetch the file again") from None
+
+
+def _list(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise SuiteError(f"{path}:{error.lineno}: not JSON ({error.msg}); fetch the file again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuiteError(f"{path}: cannot be read ({error}); fetch the file again") from None
+    if not isinstance(content, list):
+        raise SuiteError(f"{path}: expected one JSON list of rows")
+    for index, row in enumerate(content):
+        yield f"{path}[{index}]", row
+
+
+def read_rows(path: Path, form: str) -> Iterator[tuple[str, Any]]:
+    """The rows of a data file, each with the place it stands at (`file:line`).
+
+    Args:
+        path: The file.
+        form: `jsonl`, `jsonl.gz` or `json` (one list).
+
+    Raises:
+        SuiteError: The file cannot be read or has a broken line; the message names the place.
+    """
+    return _list(path) if form == "json" else _lines(path, form == "jsonl.gz")
+
+
+def _text(row: Row, *names: str) -> str:
+    for name in names:
+        value = row.get(name)
+        if isinstance(value, str) and value.strip():
+            return value
+    raise ValueError(f"field {' or '.join(names)} is missing, empty or not a text")
+
+
+def _texts(row: Row, name: str) -> list[str]:
+    value = row.get(name)
+    if isinstance(value, str) or value is None:
+        raise ValueError(f"field {name} is missing or not a list of texts")
+    texts = [str(part) for part in value]
+    if not texts or not all(text.strip() for text in texts):
+        raise ValueError(f"field {name} is empty")
+    return texts
+
+
+def gsm8k(row: Row) -> dict[str, Any]:
+    """GSM8K: `question`, and `answer` that ends in `#### <number>`."""
+    answer = _text(row, "answer")
+    if "#### " not in answer:
+        raise ValueError("field answer has no '#### <number>'")
+    return {"question": _text(row, "question"), "answer": answer}
+
+
+def code(row: Row) -> dict[str, Any]:
+    """HumanEval: its five fields."""
+    return {name: _text(row, name) for name in ("task_id", "prompt", "entry_point", "canonical_solution", "test")}
+
+
+def instruct(row: Row) -> dict[str, Any]:
+    """IFEval: the hub's rows carry every keyword with nulls, the original file only those that are set."""
+    ids = _texts(row, "instruction_id_list")
+    kwargs = [{k: v for k, v in dict(one or {}).items() if v is not None} for one in row.get("kwargs") or []]
+    if len(kwargs) != len(ids):
+        raise ValueError("fields kwargs and instruction_id_list differ in length")
+    doc: dict[str, Any] = {"prompt": _text(row, "prompt"), "instruction_id_list": ids, "kwargs": kwargs}
+    return {"key": row["key"], **doc} if "key" in row else doc
+
+
+def chat(row: Row) -> dict[str, Any]:
+    """MT-Bench: `turns` of FastChat's file, or `prompt` of the hub's; references where there are any."""
+    turns = _texts(row, "turns" if "turns" in row else "prompt")
+    doc = {"turns": turns, "reference": list(row.get("reference") or [])}
+    question = row.get("question_id", row.get("prompt_id"))
+    named = {"question_id": question, "category": row.get("category")}
+    return {**{name: value for name, value in named.items() if value is not None}, **doc}
+
+
+def summarization(row: Row) -> dict[str, Any]:
+    """CNN/DailyMail (`article`, `highlights`), XSum (`document`), DialogSum (`dialogue`, `summary` or `summary1..3`).
+
+    `highlights` is one text, or a list where an article has several references.
+    """
+    several = [row[name] for name in sorted(row) if name.startswith("summary") and name[7:].isdigit() and row[name]]
+    listed = next((row[name] for name in ("highlights", "summary", "summaries") if isinstance(row.get(name), list)), [])
+    references = [str(text) for text in listed or several if str(text).strip()]
+    if not references:
+        references = [_text(row, "highlights", "summary", "summary1")]
+    return {
+        "article": _text(row, "article", "document", "dialogue"),
+        "highlights": references if len(references) > 1 else references[0],
+    }
+
+
+NORMALISE: dict[str, Callable[[Row], dict[str, Any]]] = {
+    "gsm8k": gsm8k,
+    "code": code,
+    "instruct": instruct,
+    "chat": chat,
+    "summarization": summarization,
+}
+"""Per suite: raises ValueError, naming the field, when a row cannot be used."""

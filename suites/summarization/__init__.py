@@ -1,0 +1,1 @@
+"""Summaries of articles and dialogues: CNN/DailyMail, DialogSum, and their pocket form."""

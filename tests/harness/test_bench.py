@@ -1,0 +1,351 @@
+"""Speed panels: the arithmetic on stub clocks, and real panels on tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.bench import INT8_REASON, PanelRow, PanelRunner, PanelSpec, read_panel
+from harness.bench.clock import (
+    Clocks,
+    Timing,
+    block_medians,
+    block_order,
+    blocks_to_go,
+    is_steady,
+    measure,
+    speed_ratio,
+)
+from harness.bench.machine import Activity, busy_between, describe_machine
+from harness.bench.memory import read_memory
+from harness.bench.panel import TWIN, panel_rows
+from harness.errors import ConfigError, CorruptRecordError, EngineError
+
+ROOT = Path(__file__).parents[2]
+SPEC = PanelSpec("decode", "decode", 16, 1, 8, 1, "float32", "dense", 1.5, 7)
+
+
+def test_measure_times_steps_between_synchronised_stamps() -> None:
+    events: list[str] = []
+    clock = {"wall": 100.0, "cpu": 5.0}
+
+    def step() -> None:
+        events.append("step")
+        clock["wall"] += len(events)
+        clock["cpu"] += 0.5
+
+    clocks = Clocks(lambda: clock["wall"], lambda: clock["cpu"], lambda: events.append("sync"))
+    timing = measure(step, lead_in=2, steps=3, clocks=clocks)
+    assert events == ["step", "step", "sync", "step", "sync", "step", "sync", "step", "sync"]
+    assert timing == Timing((4.0, 6.0, 8.0), 1.5)
+
+
+def test_blocks_mirror_each_other_and_rotate() -> None:
+    orders = ["".join(block_order("abc", block)) for block in range(6)]
+    assert orders == ["abc", "cba", "bca", "acb", "cab", "bac"]
+
+
+def test_a_linear_drift_cancels_between_the_blocks_of_a_pair() -> None:
+    seen: dict[str, list[int]] = {}
+    at = 0
+    for block in range(2):
+        for name in block_order("abcd", block):
+            seen.setdefault(name, []).append(at)
+            at += 1
+    assert {sum(times) for times in seen.values()} == {7}
+
+
+def test_steady() -> None:
+    assert not is_steady([1.0] * 9)
+    assert is_steady([5.0, 1, 1, 1, 1, 1, 1.04, 1.04, 1.04, 9])
+    assert not is_steady([1.0] * 5 + [1.06] * 5)
+    assert not is_steady([1.0] * 5 + [0.9] * 5)
+
+
+def test_blocks_come_in_pairs_and_end_with_the_budget() -> None:
+    def total(each: float, budget: float) -> int:
+        done = 0
+        while blocks_to_go(done, elapsed=done * each, budget=budget, least=6):
+            done += 1
+        return done
+
+    assert total(10.0, 1.0) == 6
+    assert total(1.0, 20.0) == 20
+    assert total(1.0, 21.0) == 20
+    assert total(1.0, 19.0) == 18
+
+
+def test_block_medians() -> None:
+    assert block_medians([Timing((1.0, 9.0, 2.0), 0), Timing((4.0, 2.0), 0)]) == [2.0, 3.0]
+
+
+def test_ratio_is_baseline_over_variant() -> None:
+    exact = speed_ratio([2.0] * 6, [1.0] * 6, seed=0)
+    assert exact.value == 2.0 and exact.ci95 == (2.0, 2.0)
+    base, variant = [1.0, 1.1, 0.9, 1.3, 1.0, 1.2], [2.0, 2.3, 1.9, 2.2, 2.0, 2.1]
+    got = speed_ratio(base, variant, seed=1)
+    assert got.value == pytest.approx(1.05 / 2.05)
+    assert got.ci95 is not None and got.ci95[0] < got.value < got.ci95[1] < 1
+    assert got == speed_ratio(base, variant, seed=1)
+    assert got.ci95 != speed_ratio(base, variant, seed=2).ci95
+    with pytest.raises(ValueError):
+        speed_ratio([], [], seed=0)
+
+
+def test_the_interval_covers_and_shared_noise_cancels() -> None:
+    rng = np.random.default_rng(0)
+    covered, widths = 0, []
+    for trial in range(150):
+        shared = rng.lognormal(0, 0.3, 30)  # a slow block is slow for both
+        base = shared * rng.lognormal(0, 0.03, 30)
+        variant = shared * rng.lognormal(0, 0.03, 30) / 1.25
+        ratio = speed_ratio(base.tolist(), variant.tolist(), seed=trial)
+        assert ratio.ci95 is not None
+        covered += ratio.ci95[0] <= 1.25 <= ratio.ci95[1]
+        widths.append(ratio.ci95[1] - ratio.ci95[0])
+    assert covered >= 0.88 * 150
+    unpaired = speed_ratio(rng.lognormal(0, 0.3, 30).tolist(), (rng.lognormal(0, 0.3, 30) / 1.25).tolist(), seed=0)
+    assert unpaired.ci95 is not None
+    assert np.median(widths) < 0.5 * (unpaired.ci95[1] - unpaired.ci95[0])
+
+
+def test_rows_from_timings() -> None:
+    def flat(seconds: float) -> list[Timing]:
+        return [Timing((seconds,) * 3, 0.0)] * 6
+
+    spec = replace(SPEC, batch=4)
+    timings = {"dense": flat(0.02), "dense" + TWIN: flat(0.025), "slow": flat(0.04)}
+    rows = panel_rows(spec, ["slow", "int8", "dense"], {"int8": INT8_REASON}, timings)
+    slow, skipped, dense = rows
+    assert (slow.variant, slow.tokens_per_s, slow.reason) == ("slow", 100.0, None)
+    assert (slow.ratio, slow.ci95) == (0.5, (0.5, 0.5))
+    assert slow.noise_floor == {"ratio": pytest.approx(0.8), "ci95": [pytest.approx(0.8)] * 2}
+    assert slow.baseline == {"variant": "dense", "engine": "torch", "dtype": "float32"} and slow.n_blocks == 6
+    assert (skipped.tokens_per_s, skipped.ratio, skipped.ci95, skipped.n_blocks) == (None, None, None, 0)
+    assert skipped.reason == INT8_REASON
+    assert (dense.ratio, dense.ci95, dense.tokens_per_s) == (1.0, None, 200.0) and dense.reason
+    prefill = panel_rows(replace(spec, workload="prefill", context=50), ["slow"], {}, timings)
+    assert prefill[0].tokens_per_s == pytest.approx(4 * 50 / 0.04)
+    assert set(slow.as_dict()) == {
+        *("panel", "workload", "engine", "variant", "dtype", "threads", "batch", "context", "tokens_per_s"),
+        *("baseline", "ratio", "ci95", "noise_floor", "n_blocks", "reason"),
+    }
+    for row in rows:
+        assert PanelRow.from_dict(json.loads(json.dumps(row.as_dict()))) == row
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("workload", "dance"),
+        ("engine", "steam"),
+        ("context", 0),
+        ("batch", 0),
+        ("threads", 0),
+        ("budget_s", 0),
+        ("panel", "../x"),
+    ],
+)
+def test_an_impossible_spec_is_refused(field: str, value: object) -> None:
+    with pytest.raises(ConfigError):
+        replace(SPEC, **{field: value})
+
+
+def test_machine_and_memory() -> None:
+    assert describe_machine() == describe_machine() and describe_machine()["cores"] >= 1
+    shares = busy_between(Activity(100, 50, 0), Activity(200, 75, 10))
+    assert (shares["busy"], shares["steal"]) == (0.75, 0.1)
+    assert busy_between(None, None)["busy"] is None
+    before = read_memory()
+    block = np.ones(40_000_000 // 8)
+    after = read_memory()
+    assert after.peak_rss >= before.peak_rss
+    assert after.peak_rss - (before.rss or 0) > 30_000_000
+    del block
+
+
+# Real panels below.
+
+
+def save_model(directory: Path, layers: int) -> Path:
+    import torch
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    torch.manual_seed(layers)
+    config = LlamaConfig(
+        hidden_size=96,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=256,
+        vocab_size=256,
+        max_position_embeddings=128,
+    )
+    LlamaForCausalLM(config).save_pretrained(directory)
+    core = Tokenizer(models.WordLevel({f"w{i}": i for i in range(256)}, unk_token="w0"))
+    PreTrainedTokenizerFast(tokenizer_object=core, eos_token="w1").save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def variants(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    paths = {"dense": save_model(root / "dense", 3), "deep": save_model(root / "deep", 6), "int8": root / "int8"}
+    paths["int8"].mkdir()
+    quantised = {"quantization_config": {"quant_method": "compressed-tensors"}}
+    (paths["int8"] / "config.json").write_text(json.dumps(quantised))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[PanelRunner]:
+    with PanelRunner() as opened:
+        yield opened
+
+
+class Notes:
+    """Collects progress."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        self.notes.append(note)
+
+
+def host_children(runner: PanelRunner) -> list[int]:
+    assert runner._host is not None
+    pid = runner._host.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("workload", ["decode", "prefill"])
+def test_twice_the_layers_are_slower_and_the_twin_is_not(
+    runner: PanelRunner, variants: dict[str, Path], tmp_path: Path, workload: str
+) -> None:
+    spec = replace(SPEC, panel=workload, workload=workload, context=48)
+    notes = Notes()
+    assert read_panel(spec, variants, out=tmp_path) is None
+    rows = {row.variant: row for row in runner.run(spec, variants, out=tmp_path, progress=notes)}
+    deep, dense, floor = rows["deep"], rows["dense"], rows["dense"].noise_floor
+    assert deep.ratio is not None and deep.ci95 is not None and floor is not None
+    assert deep.ratio < 0.85 and deep.ci95[1] < 1
+    assert 0.75 < floor["ratio"] < 1.33 and floor["ratio"] > deep.ci95[1]
+    assert rows["int8"].reason == INT8_REASON and rows["int8"].tokens_per_s is None
+    assert dense.n_blocks == deep.n_blocks >= 6 and dense.n_blocks % 2 == 0
+    assert dense.tokens_per_s is not None and deep.tokens_per_s is not None
+    assert deep.ratio == pytest.approx(deep.tokens_per_s / dense.tokens_per_s)
+    assert any("block" in note for note in notes.notes)
+    check_record(tmp_path / f"{workload}.jsonl", dense.n_blocks)
+    assert read_panel(spec, variants, out=tmp_path) == list(rows.values())
+    assert read_panel(replace(spec, seed=8), variants, out=tmp_path) is None
+    assert read_panel(spec, {**variants, "deep": variants["dense"]}, out=tmp_path) is None
+
+
+def check_record(path: Path, blocks: int) -> None:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    measures = [line for line in lines if line["kind"] == "measure"]
+    orders = [tuple(m["process"] for m in measures if m["block"] == block) for block in range(blocks)]
+    assert len(orders[0]) == 3 and set(orders[0]) == {"dense", "dense" + TWIN, "deep"}
+    assert all(later == earlier[::-1] for earlier, later in zip(orders[::2], orders[1::2], strict=True))
+    assert all(second > 0 for m in measures for second in m["seconds"])
+    processes = [line for line in lines if line["kind"] == "process"]
+    assert all(p["peak_rss"] > 50_000_000 and len(p["warm_up"]) > 0 for p in processes)
+    assert lines[0]["machine"]["environment"]["THP_MEM_ALLOC_ENABLE"] == "1"
+    assert not any(str(Path(path).parents[1]) in json.dumps(line) for line in lines), "no paths in records"
+
+
+def test_workers_serve_several_panels(runner: PanelRunner, variants: dict[str, Path]) -> None:
+    few = {name: variants[name] for name in ("dense", "deep")}
+    runner.run(replace(SPEC, budget_s=0.2), few)
+    before = host_children(runner)
+    runner.run(replace(SPEC, budget_s=0.2, workload="prefill"), few)
+    assert host_children(runner) == before and len(before) >= 3
+
+
+def test_a_damaged_record_is_named(variants: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "decode.jsonl").write_text('{"kind": "panel"')
+    with pytest.raises(CorruptRecordError, match=r"decode\.jsonl"):
+        read_panel(SPEC, variants, out=tmp_path)
+
+
+def test_wrong_input_is_named(runner: PanelRunner, variants: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="baseline 'nobody'"):
+        runner.run(replace(SPEC, baseline="nobody"), variants)
+    with pytest.raises(ConfigError, match="baseline 'int8'"):
+        runner.run(replace(SPEC, baseline="int8"), variants)
+    with pytest.raises(ConfigError, match="positions"):
+        runner.run(replace(SPEC, context=1000), {"dense": variants["dense"]})
+    broken = save_model(tmp_path / "broken", 1)
+    (broken / "model.safetensors").write_bytes(b"\0" * 100)
+    with pytest.raises(ConfigError, match="variant bad: .*damaged"):
+        runner.run(SPEC, {"dense": variants["dense"], "bad": broken})
+    rows = runner.run(replace(SPEC, budget_s=0.2), {"dense": variants["dense"]})
+    assert [row.variant for row in rows] == ["dense"], "the runner goes on after an error"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_that_dies_is_an_engine_error_with_its_name(
+    runner: PanelRunner, variants: dict[str, Path], tmp_path: Path
+) -> None:
+    class Killer(Notes):
+        def update(self, done: float, total: float, note: str = "") -> None:
+            if "block 2" in note:
+                os.kill(host_children(runner)[-1], signal.SIGKILL)
+
+    few = {name: variants[name] for name in ("deep", "dense")}
+    with pytest.raises(EngineError, match=r"variant (deep|dense) was killed by signal 9"):
+        runner.run(SPEC, few, out=tmp_path, progress=Killer())
+    assert list(tmp_path.iterdir()) == [], "no half record"
+    assert len(runner.run(replace(SPEC, budget_s=0.2), few)) == 2, "a new worker takes its place"
+    with pytest.raises(EngineError, match="not running"):
+        PanelRunner().run(SPEC, few)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_no_process_outlives_a_killed_parent(variants: dict[str, Path]) -> None:
+    code = (
+        "import sys; from pathlib import Path; from harness.bench import *\n"
+        "class P:\n"
+        "    def update(self, done, total, note=''):\n"
+        "        if 'block 1' in note: print(runner._host.pid, flush=True)\n"
+        "with PanelRunner() as runner:\n"
+        "    spec = PanelSpec('decode', 'decode', 16, 1, 8, 1, 'float32', 'dense', 60.0, 7)\n"
+        f"    runner.run(spec, {{'dense': Path({str(variants['dense'])!r})}}, progress=P())\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    host = int(parent.stdout.readline())
+    workers = [int(pid) for pid in Path(f"/proc/{host}/task/{host}/children").read_text().split()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and any(alive(pid) for pid in [host, *workers]):
+        time.sleep(0.1)
+    assert not any(alive(pid) for pid in [host, *workers])
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_importing_bench_imports_no_torch() -> None:
+    code = "import sys, harness.bench; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

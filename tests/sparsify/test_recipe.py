@@ -1,0 +1,157 @@
+"""Recipes: what they accept, what they say when they do not, and that they hash what matters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsify.errors import RecipeError
+from sparsify.recipe import builtin_recipes, load_recipe, recipe_hash
+from sparsify.train.settings import TrainSettings
+
+NAMES = {
+    "dense",
+    "dense-finetuned",
+    "sparse50",
+    "sparse70",
+    "2of4",
+    "int8",
+    "2of4-int8",
+    "sparse70-recovered",
+    "sparse70-recovered-int8",
+}
+PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_builtins() -> None:
+    assert set(builtin_recipes()) == NAMES
+    kinds = {name: [stage.kind for stage in load_recipe(name).stages] for name in NAMES}
+    assert kinds["dense"] == []
+    assert kinds["dense-finetuned"] == ["finetune"]
+    assert kinds["2of4-int8"] == ["prune", "quantize"]
+    assert kinds["sparse70-recovered-int8"] == ["prune", "finetune", "quantize"]
+
+
+def test_the_baseline_is_trained_as_the_recovered_ones_are() -> None:
+    finetunes = [load_recipe(n).stages[i].finetune for n, i in (("dense-finetuned", 0), ("sparse70-recovered", 1))]
+    assert finetunes[0] is not None and finetunes[0] == finetunes[1]
+    assert finetunes[0].teacher == "base" and finetunes[0].losses.squarehead == 1.0
+
+
+def test_variants_of_one_recipe_begin_alike() -> None:
+    plain, recovered, quantized = (
+        load_recipe(name) for name in ("sparse70", "sparse70-recovered", "sparse70-recovered-int8")
+    )
+    assert recovered.stages[: len(plain.stages)] == plain.stages
+    assert quantized.stages[: len(recovered.stages)] == recovered.stages
+
+
+def test_resolved_has_every_default(tmp_path: Path) -> None:
+    recipe = load_recipe(write(tmp_path, f"stages:\n  - {PRUNE}\n"))
+    assert recipe.name == "mine"
+    assert recipe.resolved()["stages"] == [
+        {
+            "prune": {
+                "method": "sparsegpt",
+                "sparsity": 0.5,
+                "pattern": "none",
+                "scope": "block",
+                "percdamp": 0.01,
+                "block_size": 128,
+                "calibration": {"source": "x.jsonl", "samples": 128, "seq": 512, "seed": 0},
+                "skip": [],
+            }
+        }
+    ]
+
+
+def test_hash_ignores_writing_and_sees_values(tmp_path: Path) -> None:
+    short = recipe_hash(load_recipe(write(tmp_path, f"description: a\nstages:\n  - {PRUNE}\n")))
+    spelled = PRUNE.replace("sparsity: 0.5", "percdamp: 0.01, pattern: none, sparsity: 5e-1")
+    assert recipe_hash(load_recipe(write(tmp_path, f"stages:\n  - {spelled}\n"))) == short
+    other = PRUNE.replace("0.5", "0.51")
+    assert recipe_hash(load_recipe(write(tmp_path, f"stages:\n  - {other}\n"))) != short
+
+
+def test_finetune_gives_the_trainer_its_settings() -> None:
+    stage = load_recipe("sparse70-recovered").stages[1].finetune
+    assert stage is not None
+    settings = stage.settings
+    assert type(settings) is TrainSettings
+    assert (settings.tokens, settings.batch_tokens, settings.seq, settings.warmup) == (600_000, 8192, 512, 10)
+
+
+def test_pattern_sets_sparsity(tmp_path: Path) -> None:
+    text = 'stages: [{prune: {method: magnitude, pattern: "1:4"}}]'
+    prune = load_recipe(write(tmp_path, text)).stages[0].prune
+    assert prune is not None and prune.sparsity == 0.75 and prune.nm == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stages: []\nspeed: 3\n", "unknown key 'speed'; allowed: description, name, stages, version"),
+        ("stages:\n  - purne: {}\n", "unknown key 'purne' in stages[0]; allowed: finetune, prune, quantize"),
+        (
+            "stages: [{prune: {method: magnitude, sparsty: 0.5}}]",
+            "unknown key 'sparsty' in stages[0].prune; allowed: block",
+        ),
+        (
+            "stages: [{prune: {method: wanda, sparsity: 0.5, calibration: {source: a, sample: 3}}}]",
+            "unknown key 'sample' in stages[0].prune.calibration; allowed: samples, seed, seq, source",
+        ),
+        (
+            "stages: [{finetune: {data: a, losses: {ce: 1, l2: 1}}}]",
+            "unknown key 'l2' in stages[0].finetune.losses; allowed: ce, kl, squarehead",
+        ),
+        ("stages: [{prune: {method: magic, sparsity: 0.5}}]", "stages.0.prune.method: Input should be"),
+        ("stages: [{prune: {method: magnitude, sparsity: 1.0}}]", "sparsity: Input should be less than 1"),
+        ("stages: [{prune: {method: magnitude}}]", "sparsity: Field required"),
+        ("stages: [{prune: {method: magnitude, pattern: 2:4}}]", 'pattern must be in quotes, as "2:4"'),
+        ('stages: [{prune: {method: magnitude, pattern: "4:2"}}]', "0 < N < M"),
+        ('stages: [{prune: {method: magnitude, pattern: "2:4", sparsity: 0.7}}]', "contradicts pattern 2:4"),
+        ("stages: [{prune: {method: wanda, sparsity: 0.5}}]", "wanda needs calibration"),
+        (
+            "stages: [{prune: {method: magnitude, sparsity: 0.5, calibration: {source: a}}}]",
+            "magnitude uses no calibration",
+        ),
+        ("stages: [{prune: {method: magnitude, sparsity: 0.5, scope: block}}]", "scope of magnitude is matrix or row"),
+        ("stages: [{finetune: {data: a, losses: {squarehead: 1}}}]", "add `teacher: base`"),
+        ("stages: [{quantize: {}}, {prune: {method: magnitude, sparsity: 0.5}}]", "quantize must be the last stage"),
+        ("stages: [{quantize: {}, finetune: {data: a}}]", "exactly one of"),
+        ("stages: {prune: {}}", "stages must be a list"),
+        ("stages: [prune]", "stages[0] must be a mapping"),
+        ("- a\n", "a recipe is a mapping"),
+        ("", "a recipe is a mapping"),
+        ("stages: []\nstages: []\n", "key 'stages' is given twice"),
+        ("stages: [", "is not YAML"),
+        ("stages: []\nversion: 2\n", "version: Input should be 1"),
+    ],
+)
+def test_wrong_recipes_get_one_clear_line(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    message = str(caught.value)
+    assert said in message and str(path) in message and "\n" not in message
+    assert caught.value.exit_code == 2
+
+
+def test_unknown_name_lists_the_builtins() -> None:
+    with pytest.raises(RecipeError, match="no recipe 'sparse99'.*2of4, 2of4-int8, dense"):
+        load_recipe("sparse99")
+
+
+def test_planning_needs_no_torch() -> None:
+    code = "import sys, sparsify.run, sparsify.recipe; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,157 @@
+"""kill -9 at many moments, then run again: the same bytes, and finished blocks are not solved again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sparsify import files
+from sparsify.progress import NullProgress, Progress
+from sparsify.recipe import parse_recipe
+from sparsify.run import MakeOptions, make_variant
+
+STAGES = [
+    {
+        "prune": {
+            "method": "sparsegpt",
+            "sparsity": 0.7,
+            "block_size": 16,
+            "calibration": {"source": "text", "samples": 12, "seq": 16},
+        }
+    },
+    {"finetune": {"data": ["text"], "tokens": 300, "batch_tokens": 64}},
+    {"quantize": {}},
+]
+RECIPE = parse_recipe({"stages": STAGES}, name="all", where="test")
+
+
+def make(root: Path, model: Path, corpus: Path, progress: Progress | None = None) -> None:
+    options = MakeOptions(store=root / "store", name="v", base="tiny", resolve_corpus=lambda _source: corpus)
+    make_variant(model, RECIPE, root / "v", options=options, progress=progress)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked process (torch is loaded already) and return how it ended."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def artefacts(root: Path) -> dict[str, bytes]:
+    """Weights, masks and configurations of the variant and of every finished stage."""
+    found = {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.suffix in (".safetensors", ".jinja") or path.name == "config.json"
+    }
+    assert not any(".part" in name or ".work" in name for name in found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(model_dir: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("whole")
+    assert in_child(lambda: make(root, model_dir, corpus)) == 0
+    return artefacts(root)
+
+
+class KillAt:
+    """Kills its own process at the n-th report of progress."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("moments", [[1], [2, 2], [3, 1, 1, 5], [5], [12]])
+def test_killed_between_blocks(
+    moments: list[int], uninterrupted: dict[str, bytes], model_dir: Path, corpus: Path, tmp_path: Path
+) -> None:
+    for moment in moments:
+        status = in_child(lambda moment=moment: make(tmp_path, model_dir, corpus, KillAt(moment)))  # type: ignore[misc]
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        assert not (tmp_path / "v").exists()
+    assert in_child(lambda: make(tmp_path, model_dir, corpus)) == 0
+    assert artefacts(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 7, 8, 9, 14])
+@pytest.mark.parametrize("after", [False, True])
+def test_killed_around_a_rename(
+    number: int, after: bool, uninterrupted: dict[str, bytes], model_dir: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """Every state on disk changes by a rename: die just before or just after the n-th."""
+
+    def work() -> None:
+        real, left = os.replace, [number]
+
+        def replace(source: Path, target: Path) -> None:
+            left[0] -= 1
+            if left[0] == 0 and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            real(source, target)
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        files.os.replace = replace  # type: ignore[attr-defined]
+        make(tmp_path, model_dir, corpus)
+
+    status = in_child(work)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    assert in_child(lambda: make(tmp_path, model_dir, corpus)) == 0
+    assert artefacts(tmp_path) == uninterrupted
+
+
+def test_finished_blocks_are_not_solved_again(
+    model_dir: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sparsify.prune import stage
+
+    in_child(lambda: make(tmp_path, model_dir, corpus, KillAt(2)))
+    solved: list[int] = []
+    solve = stage.solve
+
+    def counting(*args: object) -> object:
+        solved.append(1)
+        return solve(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(stage, "solve", counting)
+    make(tmp_path, model_dir, corpus)
+    assert len(solved) == 7, "two of three blocks were finished; each has seven linears"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+@pytest.mark.parametrize("size", ["64k", "190k"])
+def test_full_disk_is_an_oserror_and_resumes(
+    size: str, uninterrupted: dict[str, bytes], model_dir: Path, corpus: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "small"
+    root.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(root)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this machine does not allow mounting a tmpfs")
+    try:
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            make(root, model_dir, corpus, NullProgress())
+        assert caught.value.errno == 28
+        subprocess.run(["mount", "-o", "remount,size=4m", str(root)], check=True)
+        make(root, model_dir, corpus)
+        assert artefacts(root) == uninterrupted
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
