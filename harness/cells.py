@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import SandboxUnavailable
 from harness.evaluate.plan import GenRow, GenSettings
 from harness.evaluate.suite import Scores, cell_key, evaluate_suite, score_rows
 from harness.fingerprint import model_fingerprint
@@ -182,10 +181,7 @@ def _score_code(items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
     from harness.evaluate.sandbox import open_sandbox
 
     answered = [index for index, row in enumerate(rows) if row.status in ("ok", "truncated_output")]
-    try:
-        sandbox = open_sandbox(workers=1)
-    except SandboxUnavailable:
-        raise
+    sandbox = open_sandbox(workers=1)
     samples = [CodeSample(items[i].item_id, items[i].doc, rows[i].outputs[0]) for i in answered]
     results = dict(zip(answered, score_completions(samples, sandbox=sandbox), strict=True))
     return [dict(results[i].scores) if i in results else {"pass@1": 0.0} for i in range(len(items))]

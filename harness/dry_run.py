@@ -25,7 +25,9 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
     """The plan of a run as text; nothing is made, written or fetched except the data of its suites."""
     layout = Layout(out)
     plans = plan_suites(study, options.data_dir)
-    lines = [f"study {study.name}, {len(study.variants)} variants, {len(plans)} suites, {len(study.speed)} speed panels"]
+    lines = [
+        f"study {study.name}, {len(study.variants)} variants, {len(plans)} suites, {len(study.speed)} speed panels"
+    ]
     training = generation = 0.0
     requests = {name: plan.requests() for name, plan in plans.items()}
     for name, spec in study.variants.items():
@@ -44,7 +46,9 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
     lines.append("cells (of each variant):")
     for suite, plan in plans.items():
         done = sum(layout.cell(name, suite).is_file() for name in study.variants)
-        lines.append(f"  {suite:14} preset {plan.preset:8} {requests[suite]:6} requests, {done} of {len(study.variants)} done")
+        lines.append(
+            f"  {suite:14} preset {plan.preset:8} {requests[suite]:6} requests, {done} of {len(study.variants)} done"
+        )
     for panel in study.speed:
         lines.append(f"speed: {panel.workload}, context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s")
     total = len(study.variants) * sum(requests.values())

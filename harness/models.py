@@ -29,7 +29,9 @@ def model_directory(name: str, *, revision: str | None = None, offline: bool = F
             raise ConfigError(f"{path} holds no config.json; name a model directory")
         return path
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.exists():
-        raise ConfigError(f"model directory {name} does not exist; name a directory, a hub id or one of {', '.join(BUNDLED)}")
+        raise ConfigError(
+            f"model directory {name} does not exist; name a directory, a hub id or one of {', '.join(BUNDLED)}"
+        )
     return _from_hub(name, revision, offline)
 
 

@@ -190,7 +190,9 @@ class _Run:
                 if message.kind == "progress":
                     fraction, note = message.value
                     done[message.task.name] = min(1.0, fraction)
-                    phase.update(sum(done.values()), len(tasks), f"{message.task.name}: {note}" if note else message.task.name)
+                    phase.update(
+                        sum(done.values()), len(tasks), f"{message.task.name}: {note}" if note else message.task.name
+                    )
                 elif message.kind == "cell":
                     refused = f"  refused: {message.value['refused']}" if message.value["refused"] else ""
                     phase.say(f"  {message.value['cell']}: {message.value['seconds']:.1f} s{refused}")

@@ -100,12 +100,17 @@ class Study(_Strict):
             if variant.source is not None and variant.source not in self.models:
                 raise ValueError(f"variant {name}: model {variant.source!r} is not in models: {_list(self.models)}")
             if variant.baseline is not None and variant.baseline not in self.variants:
-                raise ValueError(f"variant {name}: baseline {variant.baseline!r} is not in variants: {_list(self.variants)}")
+                raise ValueError(
+                    f"variant {name}: baseline {variant.baseline!r} is not in variants: {_list(self.variants)}"
+                )
         for name in self.suites:
             if name not in SUITES:
                 raise ValueError(f"unknown suite {name!r}; choose one of {_list(SUITES)}")
         for index, panel in enumerate(self.speed):
-            named = (*(() if panel.variants == "all" else panel.variants), *([panel.baseline] if panel.baseline else []))
+            named = (
+                *(() if panel.variants == "all" else panel.variants),
+                *([panel.baseline] if panel.baseline else []),
+            )
             for name in named:
                 if name not in self.variants:
                     raise ValueError(f"speed[{index}]: variant {name!r} is not in variants: {_list(self.variants)}")

@@ -124,7 +124,9 @@ class EvaluateTask:
             share = _share(before, weight, sum(weights))
             state = run_cell(cell, engine, sandbox_refusal=self.sandbox_refusal, progress=_Relay(send, share))
             before += weight
-            send("cell", {"cell": cell.name, "suite": cell.plan.name, "seconds": state.seconds, "refused": state.refused})
+            send(
+                "cell", {"cell": cell.name, "suite": cell.plan.name, "seconds": state.seconds, "refused": state.refused}
+            )
 
 
 def _share(before: int, weight: int, total: int) -> Callable[[float], float]:

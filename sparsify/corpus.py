@@ -47,7 +47,9 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
         SparsifyError: The file is absent, empty or has a line that is not a row; the message names the line.
     """
     if not path.is_file():
-        raise SparsifyError(f"training corpus {path} does not exist; give a JSONL file of messages or prompt/completion")
+        raise SparsifyError(
+            f"training corpus {path} does not exist; give a JSONL file of messages or prompt/completion"
+        )
     count = 0
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(stream, start=1):
@@ -74,7 +76,9 @@ def pieces(row: Mapping[str, Any], tokenizer: Any) -> list[tuple[str, bool]]:
 
 def _message_pieces(messages: Sequence[Mapping[str, str]], tokenizer: Any) -> list[tuple[str, bool]]:
     if tokenizer.chat_template is None:
-        raise SparsifyError("the corpus holds chat messages but the tokenizer has no chat template; use prompt/completion")
+        raise SparsifyError(
+            "the corpus holds chat messages but the tokenizer has no chat template; use prompt/completion"
+        )
     out: list[tuple[str, bool]] = []
     done = ""
     for index, message in enumerate(messages):

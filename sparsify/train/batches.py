@@ -1,4 +1,4 @@
-"""Which rows go into which step: a plan that follows from the seed alone, so that a resumed run takes the same steps."""
+"""Which rows go into which step: a plan that follows from the seed, so that a resumed run takes the same steps."""
 
 from __future__ import annotations
 

@@ -58,7 +58,9 @@ class Muon(torch.optim.Optimizer):
 
 def make_optimizers(named: Mapping[str, Tensor], settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest."""
-    matrices = {n for n, p in named.items() if p.ndim == 2 and ".layers." in n} if settings.optimizer == "muon" else set()
+    matrices = (
+        {n for n, p in named.items() if p.ndim == 2 and ".layers." in n} if settings.optimizer == "muon" else set()
+    )
     rest = [p for n, p in named.items() if n not in matrices]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(rest, lr=settings.lr, betas=(0.9, 0.99), weight_decay=settings.weight_decay)

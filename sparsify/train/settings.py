@@ -30,7 +30,7 @@ class TrainSettings(BaseModel):
     tokens: int = Field(gt=0, description="real (non-padding) tokens to train on")
     batch_tokens: int = Field(8192, gt=0, description="tokens per optimizer step, padding included")
     seq: int = Field(512, gt=1, description="rows are cut to this many tokens")
-    pack: int = Field(0, ge=0, description="join rows up to this many tokens in one batch of every `pack_every`; 0 = never")
+    pack: int = Field(0, ge=0, description="tokens of joined rows in every `pack_every`-th batch; 0 = never")
     pack_every: int = Field(16, gt=0, description="how often a packed batch comes")
     lr: float = Field(gt=0, description="peak learning rate (of AdamW; Muon's matrices use `muon_lr`)")
     muon_lr: float = Field(0.02, gt=0, description="peak learning rate of the matrices under Muon")
@@ -42,5 +42,7 @@ class TrainSettings(BaseModel):
     prompt_weight: float = Field(0.0, ge=0, description="weight of shown tokens in the cross-entropy")
     losses: LossWeights = LossWeights()
     temperature: float = Field(1.0, gt=0, description="of the KL loss; its square multiplies the loss")
-    squarehead_eps: float = Field(1e-9, gt=0, description="added to the teacher's energy (the reference uses bf16's 0.0078)")
+    squarehead_eps: float = Field(
+        1e-9, gt=0, description="added to the teacher's energy (the reference uses bf16's 0.0078)"
+    )
     seed: int = 0

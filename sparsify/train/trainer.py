@@ -12,13 +12,14 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sparsify.checkpoint import copy_companions
 from sparsify.corpus import encode_rows, read_rows
 from sparsify.errors import CheckpointError, NumericsError, SparsifyError
 from sparsify.progress import NullProgress, Progress
@@ -161,7 +162,9 @@ class _Run:
     def _losses(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         settings, weights = self.settings, self.settings.losses
         # Attention is causal and padding lies on the right, so no real token ever sees it: no mask is needed.
-        states = self.model.base_model(input_ids=batch.ids, use_cache=False, output_hidden_states=weights.squarehead > 0)
+        states = self.model.base_model(
+            input_ids=batch.ids, use_cache=False, output_hidden_states=weights.squarehead > 0
+        )
         importance = batch.target[:, 1:].float()
         if settings.prompt_weight:
             importance = torch.where(batch.target[:, 1:], 1.0, settings.prompt_weight) * batch.real[:, 1:]
@@ -174,14 +177,13 @@ class _Run:
             with torch.no_grad():
                 taught = self.teacher.base_model(input_ids=batch.ids, use_cache=False, output_hidden_states=True)
             if weights.squarehead:
-                layers = squarehead(
-                    states.hidden_states[1:], taught.hidden_states[1:], batch.real, settings.squarehead_eps
-                )
-                parts["squarehead"] = weights.squarehead * layers
+                ours, theirs = states.hidden_states[1:], taught.hidden_states[1:]
+                distance = squarehead(ours, theirs, batch.real, settings.squarehead_eps)
+                parts["squarehead"] = weights.squarehead * distance
             if weights.kl:
                 said = batch.target[:, 1:][chosen]
-                theirs = self.teacher.get_output_embeddings()(taught.last_hidden_state[:, :-1][chosen][said]).float()
-                parts["kl"] = weights.kl * kl_divergence(logits[said], theirs, settings.temperature)
+                wanted = self.teacher.get_output_embeddings()(taught.last_hidden_state[:, :-1][chosen][said]).float()
+                parts["kl"] = weights.kl * kl_divergence(logits[said], wanted, settings.temperature)
         total = torch.stack(list(parts.values())).sum()
         return total, {name: float(part.detach()) for name, part in parts.items()}
 
@@ -251,11 +253,4 @@ class _Run:
         self._apply_masks()
         self.job.out_dir.mkdir(parents=True, exist_ok=True)
         self.model.save_pretrained(self.job.out_dir)
-        for path in sorted(self.job.model_dir.iterdir()):
-            if path.is_file() and path.name.startswith(("tokenizer", "special_tokens", "vocab", "merges", "chat_template")):
-                shutil.copyfile(path, self.job.out_dir / path.name)
-
-
-def stats_dict(stats: TrainStats) -> dict[str, Any]:
-    """The statistics as plain JSON values."""
-    return asdict(stats)
+        copy_companions(self.job.model_dir, self.job.out_dir)

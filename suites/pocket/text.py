@@ -54,7 +54,9 @@ def _profile(rng: random.Random) -> tuple[str, str]:
     fields = rng.sample(_KINDS, k=rng.randint(2, 5))
     facts = {kind: rng.choice(values) for kind, values in fields}
     asked = rng.choice(fields)[0]
-    return " ".join(f"The {k} is {v}." for k, v in facts.items()) + f" What is the {asked}?\n", f"The {asked} is {facts[asked]}."
+    return " ".join(
+        f"The {k} is {v}." for k, v in facts.items()
+    ) + f" What is the {asked}?\n", f"The {asked} is {facts[asked]}."
 
 
 def _order(rng: random.Random) -> tuple[str, str]:

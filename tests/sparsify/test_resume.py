@@ -91,8 +91,9 @@ def test_killed_between_blocks(
     assert artefacts(tmp_path) == uninterrupted
 
 
-@pytest.mark.parametrize("number", [1, 2, 4, 7, 8, 9, 14])
-@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(
+    ("number", "after"), [(1, False), (2, True), (4, False), (7, True), (8, False), (9, True), (14, False)]
+)
 def test_killed_around_a_rename(
     number: int, after: bool, uninterrupted: dict[str, bytes], model_dir: Path, corpus: Path, tmp_path: Path
 ) -> None:
