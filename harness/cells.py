@@ -190,9 +190,9 @@ def _score_code(items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
 def _events(plan: SuitePlan) -> list[dict[str, str]]:
     events = list(data_events(plan.suite, plan.preset, plan.data_dir))
     if plan.name == "instruct":
-        from suites.instruct.checkers import SENTENCE_SPLITTER
+        from suites.instruct.checkers import DEVIATIONS
 
-        events.append({"kind": "sentence_splitter", "where": "instruct", "detail": SENTENCE_SPLITTER})
+        events += [{"kind": "scoring_deviation", "where": "instruct", "detail": detail} for detail in DEVIATIONS]
     return events
 
 

@@ -301,10 +301,10 @@ def _terminate(number: int, frame: object) -> None:
 
 
 def _report(error: Exception) -> int:
-    import click
-
-    if isinstance(error, click.ClickException):
-        _say(" ".join(error.format_message().split()))
+    # A usage error of click, which newer typer carries inside itself: told by what it can do, not by its module.
+    format_message = getattr(error, "format_message", None)
+    if callable(format_message):
+        _say(" ".join(str(format_message()).split()) + "; see --help")
         return 2
     from harness.pool import describe_error
 

@@ -15,12 +15,19 @@ for _name in (
     "torch",
     "transformers",
     "transformers.models.llama.modeling_llama",
+    "compressed_tensors",
     "harness.engines.torch",
     "harness.evaluate.lm",
+    "harness.evaluate.code",
+    "rouge_score.rouge_scorer",
     "sparsify.prune.stage",
     "sparsify.finetune",
     "sparsify.quantize.stage",
-    "compressed_tensors",
 ):
     with contextlib.suppress(ImportError):
         importlib.import_module(_name)
+
+with contextlib.suppress(ImportError):
+    from suites.instruct.checkers import load
+
+    load()

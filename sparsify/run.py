@@ -158,9 +158,9 @@ def _corpus(source: str, path: Path) -> Corpus:
 def _check_target(out_dir: Path, model_dir: Path) -> None:
     if out_dir.resolve() == model_dir.resolve():
         raise SparsifyError(f"{out_dir} is the model itself; choose another output folder")
-    if out_dir.exists() and not (out_dir / VARIANT).is_file():
-        if not out_dir.is_dir() or any(out_dir.iterdir()):
-            raise SparsifyError(f"{out_dir} exists and is not a variant; choose another output folder or remove it")
+    foreign = out_dir.exists() and not (out_dir / VARIANT).is_file()
+    if foreign and (not out_dir.is_dir() or any(out_dir.iterdir())):
+        raise SparsifyError(f"{out_dir} exists and is not a variant; choose another output folder or remove it")
 
 
 def _existing(

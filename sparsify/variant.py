@@ -145,9 +145,9 @@ def measure_sparsity(checkpoint: Checkpoint, linears: tuple[str, ...], parameter
     """Count exact zeros: per linear, over `linears`, and over all `parameters` of the model."""
     zeros: dict[str, int] = {}
     for name, ref in checkpoint.tensors.items():
-        if name.endswith(".weight") or ref.dtype in _FLOATS:
-            if not name.endswith(("_scale", "_zero_point", "_shape")):
-                zeros[name] = int((checkpoint.read(name) == 0).sum())
+        counted = name.endswith(".weight") or ref.dtype in _FLOATS
+        if counted and not name.endswith(("_scale", "_zero_point", "_shape")):
+            zeros[name] = int((checkpoint.read(name) == 0).sum())
     weights = {name: f"{name}.weight" for name in linears if f"{name}.weight" in zeros}
     per_linear = {name: zeros[weight] / checkpoint.tensors[weight].numel for name, weight in weights.items()}
     if len(weights) < len(linears):

@@ -92,4 +92,14 @@ print("\\n" + json.dumps(sorted({name.partition(".")[0] for name in sys.modules}
     out = run(code)
     loaded = set(json.loads(out.splitlines()[-1]))
     assert "sparsebench" in out or "Usage" in out
-    assert not loaded & {"torch", "transformers", "lm_eval", "datasets", "scipy", "numpy", "pyarrow", "nltk", "pydantic"}
+    assert not loaded & {
+        "torch",
+        "transformers",
+        "lm_eval",
+        "datasets",
+        "scipy",
+        "numpy",
+        "pyarrow",
+        "nltk",
+        "pydantic",
+    }

@@ -292,9 +292,8 @@ def finish(story: Story) -> None:
         story.ask = domain.ask
         # From difficulty 3 on every story multiplies at least once; an early place keeps the product in range.
         must = story.difficulty >= 3 and not story.multiplied
-        if must or story.chance(0.2):
-            if _multiple(story, domain):
-                continue
+        if (must or story.chance(0.2)) and _multiple(story, domain):
+            continue
         if story.left == 1 and story.chance(0.5) and _twist(story, domain):
             continue
         _change(story, domain, story.pick("+-"))

@@ -131,10 +131,12 @@ def test_truncation_at_any_byte_loses_no_complete_row(data: st.DataObject, tmp_p
     with Journal(path, KEY) as journal:
         journal.append(written)
     whole = path.read_bytes()
-    at = data.draw(st.integers(0, len(whole)))
+    ends = [i for i, byte in enumerate(whole) if byte == 0x0A]
+    at = data.draw(
+        st.one_of(st.integers(0, len(whole)), st.sampled_from(ends), st.sampled_from(ends).map(lambda e: e + 1))
+    )
     path.write_bytes(whole[:at])
     # A row is complete when all its bytes are there; the newline behind it may be missing.
-    ends = [i for i, byte in enumerate(whole) if byte == 0x0A]
     complete = max(sum(end <= at for end in ends) - 1, 0)
     with Journal(path, KEY) as journal:
         assert list(journal.rows.values()) == written[:complete]

@@ -52,7 +52,8 @@ def stock(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     command += ["--tasks", *(f"sparsebench_{name}" for name in SUITES), "--include_path", str(ROOT)]
     command += ["--apply_chat_template", "--log_samples", "--output_path", str(out)]
     command += ["--metadata", json.dumps({"preset": "pocket", "n": N})]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT.parent), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    path = os.pathsep.join([str(ROOT.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     done = subprocess.run(command, cwd=out, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, dict[str, dict[str, Any]]] = {}
