@@ -126,8 +126,8 @@ def sparsify(
     shutil.rmtree(work, ignore_errors=True)
     if not quiet:
         print(
-            f"{out}: {100 * info.sparsity.linears:.2f} % of the linears zero, "
-            f"{100 * info.sparsity.model:.2f} % of the model, "
+            f"{out}: {100 * (info.sparsity.linears or 0):.2f} % of the linears zero, "
+            f"{100 * (info.sparsity.model or 0):.2f} % of the model, "
             f"{info.weight_bits}-bit linears, {info.bytes / 1e6:.2f} MB, opens with {', '.join(info.loaders)}"
         )
 

@@ -6,15 +6,13 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
 
-_MASKS = "masks.safetensors"
-_INDEX = "model.safetensors.index.json"
 _TOKENIZER_FILES = (
     "added_tokens.json",
     "merges.txt",
@@ -38,46 +36,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def weight_files(model_dir: Path) -> list[Path]:
-    """The files that hold a model's weights, sorted by name.
-
-    These are the shards that the index names, else `model.safetensors`, else every `*.safetensors` except the masks.
+def weights_sha256(model_dir: Path) -> str:
+    """SHA-256 over the names and bytes of a model's weight files, as in its `variant.json`.
 
     Raises:
-        ConfigError: There are none, or one that the index names is missing.
+        CheckpointError: A file is missing, cut off or not what it should be.
     """
-    if (model_dir / _INDEX).is_file():
-        names = sorted(set(_read_json(model_dir / _INDEX).get("weight_map", {}).values()))
-        if any(Path(name).name != name for name in names):
-            raise ConfigError(f"{model_dir / _INDEX} names files outside its folder; fetch the model again")
-        files = [model_dir / name for name in names]
-    elif (model_dir / "model.safetensors").is_file():
-        files = [model_dir / "model.safetensors"]
-    else:
-        files = sorted(file for file in model_dir.glob("*.safetensors") if file.name != _MASKS)
-    if not files:
-        raise ConfigError(f"{model_dir} holds no safetensors weights; name a model directory")
-    for file in files:
-        if not file.is_file():
-            raise ConfigError(f"{file} is missing; fetch the model again")
-    return files
+    from sparsify.checkpoint import open_checkpoint
 
-
-def _hash_bytes(files: Iterable[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def weights_sha256(model_dir: Path) -> str:
-    """SHA-256 of a model's weight files, read one after the other in the order of their names.
-
-    For one file this is what `sha256sum model.safetensors` prints, for shards what `cat` of them would give.
-    """
-    return _hash_bytes(weight_files(model_dir))
+    return open_checkpoint(model_dir).weights_sha256
 
 
 def tokenizer_sha256(model_dir: Path) -> str:

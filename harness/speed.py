@@ -13,7 +13,7 @@ from harness.study import Study
 
 def panel_plan(study: Study, layout: Layout, device: str) -> list[tuple[PanelSpec, Mapping[str, Path]]]:
     """Each panel of the study with the directories of its variants, the baseline first."""
-    panels = []
+    panels: list[tuple[PanelSpec, Mapping[str, Path]]] = []
     for index, spec in enumerate(study.speed):
         baseline = spec.baseline or study.reference
         names = tuple(study.variants) if spec.variants == "all" else spec.variants

@@ -27,7 +27,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 PRETRAIN_ROWS = {"text": 24_000, "mix": 96_000}
-FINETUNE_ROWS = 36_000
+FINETUNE_ROWS = 48_000
 PRETRAIN = TrainSettings(
     tokens=10_500_000,
     batch_tokens=6144,
@@ -42,14 +42,14 @@ PRETRAIN = TrainSettings(
     seed=1,
 )
 FINETUNE = TrainSettings(
-    tokens=3_000_000,
+    tokens=4_000_000,
     batch_tokens=6144,
     seq=1024,
     pack=1024,
     pack_every=24,
     optimizer="muon",
-    lr=1e-3,
-    muon_lr=0.005,
+    lr=2e-3,
+    muon_lr=0.01,
     warmup=20,
     prompt_weight=0.0,
     seed=2,
@@ -122,7 +122,8 @@ def initial_model(directory: Path, tokenizer: Any) -> None:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = LlamaForCausalLM(config)
+    model.to(dtype=torch.bfloat16)
     ends = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")]
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id

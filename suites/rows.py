@@ -109,7 +109,8 @@ def summarization(row: Row) -> dict[str, Any]:
     `highlights` is one text, or a list where an article has several references.
     """
     several = [row[name] for name in sorted(row) if name.startswith("summary") and name[7:].isdigit() and row[name]]
-    listed = next((row[name] for name in ("highlights", "summary", "summaries") if isinstance(row.get(name), list)), [])
+    named = (row.get(name) for name in ("highlights", "summary", "summaries"))
+    listed: list[Any] = next((value for value in named if isinstance(value, list)), [])
     references = [str(text) for text in listed or several if str(text).strip()]
     if not references:
         references = [_text(row, "highlights", "summary", "summary1")]

@@ -7,6 +7,7 @@ goes out on stdout; the end of stdin ends it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -63,11 +64,11 @@ def main() -> None:
     preload([])
     with tempfile.TemporaryDirectory(prefix="sparsebench-speed-") as folder:
         workers = Workers(Path(folder), sys.stdin.fileno())
-        try:
+        with contextlib.suppress(ParentGone, BrokenPipeError):
             while line := sys.stdin.buffer.readline():
                 answer(json.loads(line), workers, out)
-        except (ParentGone, BrokenPipeError):
-            return
+        workers.kill()
+    os._exit(0)  # nothing is left to save, and taking torch down in good order takes seconds
 
 
 if __name__ == "__main__":

@@ -104,6 +104,12 @@ class Workers:
             raise WorkerFailed(f"speed worker of variant {worker.variant}: {reply['error']}", reply["exit_code"])
         return reply
 
+    def kill(self) -> None:
+        """End all workers at once."""
+        for worker in self._workers.values():
+            worker.process.kill()
+            worker.process.join()
+
     def _fork(self, variant: str, path: str, spec: PanelSpec) -> Worker:
         ours, theirs = self._context.Pipe()
         self._started += 1

@@ -34,10 +34,3 @@ def quantize_rtn(weight: Tensor) -> tuple[Tensor, Tensor]:
 def dequantize(quantized: Tensor, scale: Tensor) -> Tensor:
     """The float32 weight that an int8 weight and its scale stand for."""
     return quantized.to(torch.float32) * scale.to(torch.float32)
-
-
-def fake_quantize_tokens(inputs: Tensor) -> Tensor:
-    """Round activations [..., in] as a W8A8 layer does at run time: symmetric INT8, one scale per token."""
-    scale = inputs.abs().amax(dim=-1, keepdim=True) / (255 / 2)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (inputs / scale).round().clamp(-128, 127) * scale

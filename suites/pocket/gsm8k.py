@@ -17,7 +17,7 @@ from suites.pocket._gsm8k_tails import finish
 from suites.pocket.draw import Draw
 
 SKILL = "gsm8k"
-DIFFICULTY_MIX = (0.3, 0.3, 0.25, 0.15)
+DIFFICULTY_MIX = (0.4, 0.3, 0.2, 0.1)
 TEMPLATES = tuple(HEADS)
 # One of each structure: a product of things, a product of dollars, and a plain number that rises and falls.
 UNSEEN = frozenset({"garden", "rope", "wage"})

@@ -20,7 +20,7 @@ from suites.pocket._instruct_rules import COUNTING, EASY, HARD, MEDIUM, RULES, c
 from suites.pocket.draw import Draw
 
 SKILL = "instruct"
-DIFFICULTY_MIX = (0.2, 0.3, 0.3, 0.2)
+DIFFICULTY_MIX = (0.25, 0.3, 0.3, 0.15)
 
 _KEYWORD_SENTENCES = ("Look at the {}.", "Here is the {}.", "Take the {}.", "Keep the {}.")
 _PLACEHOLDERS = ("Call [name]", " at [place]", " on [date]", " or [day]")

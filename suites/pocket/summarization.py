@@ -18,7 +18,7 @@ from suites.pocket._summ_events import STYLES, Event, clause, draw_events, fille
 from suites.pocket.draw import Draw
 
 SKILL = "summarization"
-DIFFICULTY_MIX = (0.3, 0.3, 0.25, 0.15)
+DIFFICULTY_MIX = (0.4, 0.3, 0.2, 0.1)
 _SENTENCES = {1: (2, 3), 2: (4, 6), 3: (8, 12), 4: (14, 20)}
 _HIGHLIGHTS = {1: (1, 1), 2: (1, 2), 3: (2, 2), 4: (3, 3)}
 _SHARED = {"hero": "name", "place": "place", "day": "day", "site": "site"}

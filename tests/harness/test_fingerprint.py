@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from harness.errors import ConfigError
 from harness.fingerprint import (
@@ -20,42 +22,34 @@ from harness.fingerprint import (
     tokenizer_sha256,
     weights_sha256,
 )
+from sparsify.checkpoint import open_checkpoint
+from sparsify.errors import CheckpointError
+
+
+def write_weights(file: Path, value: float) -> None:
+    save_file({"layer.weight": np.full((2, 2), value, dtype=np.float32)}, file)
 
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"weights")
+    write_weights(folder / "model.safetensors", 1.0)
     (folder / "tokenizer.json").write_text("{}")
     (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
     (folder / "config.json").write_text("{}")
     return folder
 
 
-def test_one_file_hashes_as_sha256sum_does(model: Path) -> None:
-    assert weights_sha256(model) == hashlib.sha256(b"weights").hexdigest()
-    (model / "masks.safetensors").write_bytes(b"bits")
+def test_the_weights_hash_is_the_one_that_variants_carry(model: Path) -> None:
+    before = weights_sha256(model)
+    assert before == open_checkpoint(model).weights_sha256 and len(before) == 64
+    write_weights(model / "masks.safetensors", 0.0)
     (model / "variant.json").write_text("{}")
-    assert weights_sha256(model) == hashlib.sha256(b"weights").hexdigest(), "masks are not weights"
-
-
-def test_shards_hash_as_their_concatenation(model: Path) -> None:
-    (model / "model.safetensors").unlink()
-    index = {"weight_map": {"b": "model-2.safetensors", "a": "model-1.safetensors", "c": "model-1.safetensors"}}
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    (model / "model-1.safetensors").write_bytes(b"wei")
-    with pytest.raises(ConfigError, match=r"model-2\.safetensors is missing"):
-        weights_sha256(model)
-    (model / "model-2.safetensors").write_bytes(b"ghts")
-    (model / "stray.safetensors").write_bytes(b"not named by the index")
-    assert weights_sha256(model) == hashlib.sha256(b"weights").hexdigest()
-    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
-    with pytest.raises(ConfigError, match="outside its folder"):
-        weights_sha256(model)
-    (model / "model.safetensors.index.json").write_text("{")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        weights_sha256(model)
+    (model / "config.json").write_text('{"a": 1}')
+    assert weights_sha256(model) == before, "neither masks nor settings are weights"
+    write_weights(model / "model.safetensors", 2.0)
+    assert weights_sha256(model) != before
 
 
 def test_each_part_has_its_own_hash(model: Path) -> None:
@@ -67,7 +61,7 @@ def test_each_part_has_its_own_hash(model: Path) -> None:
         before["weights_sha256"],
         before["chat_template_sha256"],
     )
-    (model / "model.safetensors").write_bytes(b"Weights")
+    write_weights(model / "model.safetensors", 2.0)
     assert model_fingerprint(model)["weights_sha256"] != before["weights_sha256"]
 
 
@@ -81,7 +75,8 @@ def test_the_template_is_the_same_wherever_it_is_kept(model: Path) -> None:
 
 
 def test_missing_parts_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no safetensors weights"):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError):
         weights_sha256(tmp_path)
     with pytest.raises(ConfigError, match="no tokenizer files"):
         tokenizer_sha256(tmp_path)
