@@ -78,6 +78,7 @@ def test_same_text_and_scores_as_stock_lm_eval(
     total = 0.0
     for item, row, scores in zip(items, rows, score_rows(suite, items, rows), strict=True):
         sample = stock[name][item.item_id]
+        assert json.loads(sample["doc"]["doc_json"]) == item.doc, item.item_id
         assert sample["resps"] == [[row.outputs[0]]], item.item_id
         assert suite.primary_metric in scores and set(sample["metrics"]) <= set(scores)
         for metric in sample["metrics"]:
