@@ -69,17 +69,17 @@ def train_row(skill: str, draw: Draw) -> dict[str, Any]:
     }
 
 
-def train_rows(skill: str, *, seed: int) -> Iterator[dict[str, Any]]:
-    """An endless stream of a skill's training rows; `mix` interleaves all skills by `SKILL_ROWS`."""
+def train_rows(skill: str, *, seed: int, shares: Mapping[str, int] = SKILL_ROWS) -> Iterator[dict[str, Any]]:
+    """An endless stream of a skill's training rows; `mix` interleaves all skills by `shares` (rows of each)."""
     if skill != "mix":
         return (train_row(skill, draw) for draw in train_items(skill, seed=seed, mix=TRAIN_MIX))
-    return _mixture(seed)
+    return _mixture(seed, shares)
 
 
-def _mixture(seed: int) -> Iterator[dict[str, Any]]:
-    streams = {skill: train_rows(skill, seed=seed) for skill in SKILL_ROWS}
+def _mixture(seed: int, shares: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+    streams = {skill: train_rows(skill, seed=seed) for skill in shares}
     while True:
-        for skill, rows in SKILL_ROWS.items():
+        for skill, rows in shares.items():
             yield from itertools.islice(streams[skill], rows)
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +28,55 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-PRETRAIN_ROWS = {"text": 24_000, "mix": 96_000}
-FINETUNE_ROWS = 48_000
-PRETRAIN = TrainSettings(
-    tokens=10_500_000,
-    batch_tokens=6144,
-    seq=1024,
-    pack=1024,
-    pack_every=24,
-    optimizer="muon",
-    lr=4e-3,
-    muon_lr=0.02,
-    warmup=30,
-    prompt_weight=0.1,
-    seed=1,
-)
-FINETUNE = TrainSettings(
-    tokens=4_000_000,
-    batch_tokens=6144,
-    seq=1024,
-    pack=1024,
-    pack_every=24,
-    optimizer="muon",
-    lr=2e-3,
-    muon_lr=0.01,
-    warmup=20,
-    prompt_weight=0.0,
-    seed=2,
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One training pass over text of its own.
+
+    Attributes:
+        name: Of the checkpoint that it writes.
+        plain: Rows of plain text (`suites.pocket.text`).
+        skills: Rows of the five skills.
+        shares: Rows of each skill in a round of the mixture.
+        settings: Of the trainer.
+    """
+
+    name: str
+    plain: int
+    skills: int
+    shares: Mapping[str, int]
+    settings: TrainSettings
+
+
+def _settings(**changes: Any) -> TrainSettings:
+    common = {"batch_tokens": 6144, "seq": 1024, "pack": 1024, "pack_every": 24, "optimizer": "muon"}
+    return TrainSettings.model_validate({**common, **changes})
+
+
+PASSES = (
+    Pass(
+        "base",
+        plain=24_000,
+        skills=96_000,
+        shares={"gsm8k": 26, "code": 18, "instruct": 22, "chat": 22, "summarization": 12},
+        settings=_settings(tokens=10_500_000, lr=4e-3, muon_lr=0.02, warmup=30, prompt_weight=0.1, seed=1),
+    ),
+    Pass(
+        "tuned",
+        plain=0,
+        skills=48_000,
+        shares={"gsm8k": 30, "code": 13, "instruct": 17, "chat": 28, "summarization": 12},
+        settings=_settings(tokens=4_000_000, lr=2e-3, muon_lr=0.01, warmup=20, prompt_weight=0.0, seed=2),
+    ),
+    # Answers alone made copying worse (instruct fell), so the last pass has plain text and a little prompt loss again.
+    Pass(
+        "model",
+        plain=4_000,
+        skills=30_000,
+        shares={"gsm8k": 22, "code": 11, "instruct": 27, "chat": 30, "summarization": 10},
+        settings=_settings(tokens=2_600_000, lr=1.5e-3, muon_lr=0.006, warmup=10, prompt_weight=0.1, seed=3),
+    ),
 )
 
 
@@ -61,15 +85,17 @@ def _plain_rows(seed: int) -> Iterator[dict[str, Any]]:
         yield {"prompt": shown, "completion": said, "source": "pocket:text", "item_hash": f"{seed}/{index}"}
 
 
-def write_corpora(work: Path) -> dict[str, Path]:
-    """Generate the training files that are missing."""
-    paths = {name: work / f"{name}.jsonl" for name in ("text", "mix", "finetune")}
-    if not paths["text"].exists():
-        write_rows(paths["text"], itertools.islice(_plain_rows(seed=1), PRETRAIN_ROWS["text"]))
-    if not paths["mix"].exists():
-        write_rows(paths["mix"], itertools.islice(train_rows("mix", seed=101), PRETRAIN_ROWS["mix"]))
-    if not paths["finetune"].exists():
-        write_rows(paths["finetune"], itertools.islice(train_rows("mix", seed=102), FINETUNE_ROWS))
+def write_corpora(work: Path, one: Pass) -> list[Path]:
+    """Generate the training files of a pass that are missing."""
+    paths = []
+    if one.plain:
+        paths.append(work / f"{one.name}-text.jsonl")
+        if not paths[-1].exists():
+            write_rows(paths[-1], itertools.islice(_plain_rows(seed=one.settings.seed), one.plain))
+    paths.append(work / f"{one.name}-skills.jsonl")
+    if not paths[-1].exists():
+        rows = train_rows("mix", seed=100 + one.settings.seed, shares=one.shares)
+        write_rows(paths[-1], itertools.islice(rows, one.skills))
     return paths
 
 
@@ -132,11 +158,12 @@ def initial_model(directory: Path, tokenizer: Any) -> None:
     tokenizer.save_pretrained(directory)
 
 
-def _texts(paths: dict[str, Path]) -> Iterator[str]:
-    for name, rows in (("text", 4_000), ("mix", 16_000)):
-        for row in itertools.islice(read_rows(paths[name]), rows):
-            parts = [m["content"] for m in row["messages"]] if "messages" in row else [row["prompt"], row["completion"]]
-            yield from parts
+def _texts(paths: list[Path]) -> Iterator[str]:
+    for path, rows in zip(paths, (4_000, 16_000), strict=True):
+        for row in itertools.islice(read_rows(path), rows):
+            yield from (
+                [m["content"] for m in row["messages"]] if "messages" in row else (row["prompt"], row["completion"])
+            )
 
 
 class _Log:
@@ -156,7 +183,7 @@ class _Log:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train both checkpoints."""
+    """Train the checkpoints, one pass after the other."""
     from sparsify.train import TrainJob, train
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -164,17 +191,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=POCKET, help="where base/ and model/ are written")
     options = parser.parse_args(arguments)
     work: Path = options.work
-    paths = write_corpora(work)
-    if not (work / "init" / "tokenizer.json").exists():
-        initial_model(work / "init", train_tokenizer(_texts(paths)))
-    if not (work / "base" / "config.json").exists():
-        job = TrainJob(work / "init", work / "base", work / "state-base", [paths["text"], paths["mix"]])
-        print(train(job, PRETRAIN, progress=_Log("pretrain")), flush=True)
-    if not (work / "model" / "config.json").exists():
-        job = TrainJob(work / "base", work / "model", work / "state-model", [paths["finetune"]])
-        print(train(job, FINETUNE, progress=_Log("finetune")), flush=True)
-    import shutil
-
+    parent = work / "init"
+    for one in PASSES:
+        corpus = write_corpora(work, one)
+        if not (parent / "tokenizer.json").exists():
+            initial_model(parent, train_tokenizer(_texts(corpus)))
+        if not (work / one.name / "config.json").exists():
+            job = TrainJob(parent, work / one.name, work / f"state-{one.name}", corpus)
+            print(train(job, one.settings, progress=_Log(one.name)), flush=True)
+        parent = work / one.name
     for name in ("base", "model"):
         shutil.copytree(work / name, options.out / name, dirs_exist_ok=True)
     return 0
