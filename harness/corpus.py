@@ -45,6 +45,8 @@ def prompt_renderer(skill: str) -> Callable[[Mapping[str, Any]], str]:
         module, name = template.rsplit(".", 1)
         function = getattr(importlib.import_module(f"suites.{skill}.{module}"), name)
         return lambda doc: str(function({**doc, "doc_json": json.dumps(doc)}))
+    if template.isidentifier():  # lm-eval reads a bare word as the name of a column
+        return lambda doc: str(doc[template])
     compiled = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True).from_string(template)
     return lambda doc: compiled.render(**doc)
 

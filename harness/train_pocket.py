@@ -69,13 +69,20 @@ PASSES = (
         shares={"gsm8k": 30, "code": 13, "instruct": 17, "chat": 28, "summarization": 12},
         settings=_settings(tokens=4_000_000, lr=2e-3, muon_lr=0.01, warmup=20, prompt_weight=0.0, seed=2),
     ),
-    # Answers alone made copying worse (instruct fell), so the last pass has plain text and a little prompt loss again.
     Pass(
-        "model",
+        "mixed",
         plain=4_000,
         skills=30_000,
         shares={"gsm8k": 22, "code": 11, "instruct": 27, "chat": 30, "summarization": 10},
         settings=_settings(tokens=2_600_000, lr=1.5e-3, muon_lr=0.006, warmup=10, prompt_weight=0.1, seed=3),
+    ),
+    # What lags behind (instruct, chat) gets the last word.
+    Pass(
+        "model",
+        plain=2_000,
+        skills=25_000,
+        shares={"gsm8k": 15, "code": 8, "instruct": 45, "chat": 25, "summarization": 7},
+        settings=_settings(tokens=2_000_000, lr=1.5e-3, muon_lr=0.007, warmup=10, prompt_weight=0.1, seed=4),
     ),
 )
 
