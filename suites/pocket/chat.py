@@ -15,7 +15,7 @@ from suites.pocket._chat_talk import Maker
 from suites.pocket.draw import Draw
 
 SKILL = "chat"
-DIFFICULTY_MIX = (0.4, 0.35, 0.15, 0.1)
+DIFFICULTY_MIX = (0.62, 0.28, 0.06, 0.04)
 _MAKERS: dict[str, tuple[int, Maker]] = {**_chat_facts.TEMPLATES, **_chat_lists.TEMPLATES}
 TEMPLATES = tuple(_MAKERS)
 UNSEEN = _chat_facts.UNSEEN | _chat_lists.UNSEEN

@@ -87,7 +87,7 @@ def test_finetune_gives_the_trainer_its_settings() -> None:
     assert stage is not None
     settings = stage.settings
     assert type(settings) is TrainSettings
-    assert (settings.tokens, settings.batch_tokens, settings.seq, settings.warmup) == (600_000, 8192, 512, 10)
+    assert (settings.tokens, settings.batch_tokens, settings.seq, settings.warmup) == (450_000, 4096, 512, 10)
 
 
 def test_pattern_sets_sparsity(tmp_path: Path) -> None:
