@@ -288,10 +288,11 @@ def main() -> NoReturn:
         returned = app(standalone_mode=False)
         code = returned if isinstance(returned, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted; run the same command again to continue")
         code = 130
     except Exception as error:
         code = _report(error)
+    if code == 130:  # typer may turn Ctrl-C into this code by itself, without a word
+        _say("interrupted; run the same command again to continue")
     sys.stdout.flush()
     sys.exit(code)
 
