@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparsify import files
 from sparsify.progress import NullProgress, Progress
@@ -41,6 +42,8 @@ def in_child(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         try:
+            # torch renews its thread pool in the first call after a fork; two loading threads would race for it.
+            torch.set_num_threads(1)
             work()
         except BaseException:
             traceback.print_exc()
