@@ -109,7 +109,10 @@ class Pool:
                 waiting.remove(task)
                 ours, theirs = self._context.Pipe()
                 process = self._context.Process(target=_work, args=(task, theirs, str(self._log)), daemon=True)
-                process.start()
+                try:
+                    process.start()
+                except EOFError:  # click would take it for a closed terminal and report an interruption
+                    raise EngineError("the server that starts workers ended; run the same command again") from None
                 theirs.close()
                 self._running[ours] = (process, task)
 
