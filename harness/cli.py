@@ -293,8 +293,25 @@ def main() -> NoReturn:
         code = _report(error)
     if code == 130:  # typer may turn Ctrl-C into this code by itself, without a word
         _say("interrupted; run the same command again to continue")
+        _leave_interrupted()
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _leave_interrupted() -> NoReturn:
+    """End with 130 even where the interrupt hit an `exec` (dataclasses use it while they are imported).
+
+    CPython marks such an interrupt as unhandled although it is caught later, and would end by the signal, whatever
+    `sys.exit` says.
+    """
+    import atexit
+    import os
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(130)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -171,3 +171,19 @@ def test_ctrl_c_is_one_line_and_exit_130(tmp_path: Path) -> None:
     assert process.returncode == 130, stderr
     assert "interrupted; run the same command again" in stderr
     assert "Traceback" not in stderr + stdout
+
+
+def test_an_interrupt_inside_exec_is_exit_130_too(tmp_path: Path) -> None:
+    # Under `-m`, CPython takes an interrupted `exec` (dataclasses use it at import) for an unhandled interrupt.
+    code = """
+import harness.cli
+def app(**_): exec("raise KeyboardInterrupt")
+harness.cli.app = app
+harness.cli.main()
+"""
+    (tmp_path / "probe.py").write_text(code)
+    path = os.pathsep.join((str(ROOT), str(tmp_path)))
+    command = [sys.executable, "-m", "probe"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == "sparsebench: interrupted; run the same command again to continue\n"
