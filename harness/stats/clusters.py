@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.stats.estimate import Z95
-
 Floats = NDArray[np.float64]
 
 
@@ -29,7 +27,11 @@ class Clusters:
     clustered: bool
 
     def sums(self, values: Floats) -> Floats:
-        """Return the sum of `values` [n] within each cluster, [count]."""
+        """Return the sum of `values` [..., n] within each cluster, [..., count]."""
+        if values.ndim > 1:
+            return np.stack([self.sums(row) for row in values])
+        if self.count == values.size:
+            return values[np.argsort(self.codes)]
         return np.bincount(self.codes, weights=values, minlength=self.count).astype(np.float64)
 
     def suffix(self, method: str) -> str:
@@ -57,21 +59,8 @@ def mean_variance(values: Floats, clusters: Clusters) -> float:
     return float(count / (count - 1) * np.square(residuals).sum() / n**2)
 
 
-def design_effect(values: Floats, clusters: Clusters) -> float:
-    """Clustered over independent variance of the mean, at least 1 (Rao & Scott 1992).
-
-    Held at 1 from below: a ratio under 1 is mostly noise when clusters are few, and would narrow the interval.
-    """
-    if not clusters.clustered:
-        return 1.0
-    alone = mean_variance(values, group(values.size, None))
-    return max(1.0, mean_variance(values, clusters) / alone) if alone > 0 else 1.0
-
-
-def critical(clusters: Clusters, *, normal: bool) -> float:
-    """Two-sided 95 % quantile: Student's t with C - 1 degrees of freedom, or z for independent score intervals."""
-    if normal and not clusters.clustered:
-        return Z95
+def t_quantile(clusters: Clusters, tail: float = 0.025) -> float:
+    """Quantile of Student's t with C - 1 degrees of freedom and `tail` probability beyond it."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(clusters.count - 1, 0.975))
+    return float(stdtrit(clusters.count - 1, 1 - tail))

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.stats.clusters import Floats, critical, design_effect, group, mean_variance
+from harness.stats.adjust import Adjustment, adjustment
+from harness.stats.binary import edge
+from harness.stats.clusters import Floats, group, mean_variance, t_quantile
 from harness.stats.estimate import Z95, Estimate, undefined
 
 
@@ -22,6 +24,16 @@ def wilson_interval(k: float, n: float, crit: float = Z95) -> tuple[float, float
     low = 0.0 if k == 0 else max(0.0, centre - half)
     high = 1.0 if k == n else min(1.0, centre + half)
     return low, high
+
+
+def wilson_score(k: float, n: float, p: float, fit: Adjustment) -> float:
+    """Score statistic of a proportion `p` of related items, which Wilson's interval inverts."""
+    gap, variance, at_estimate = k - n * p, n * p * (1 - p), k * (n - k) / n
+    if abs(gap) < 1e-12:
+        return 0.0
+    if variance <= 0:
+        return math.copysign(math.inf, gap)
+    return gap / math.sqrt(variance * fit.deff(variance / at_estimate if at_estimate > 0 else 1.0))
 
 
 def proportion_ci(k: int, n: int) -> Estimate:
@@ -55,7 +67,7 @@ def mean_ci(
         low, high = value - share * (value - bounds[0]), value + share * (bounds[1] - value)
         return Estimate(value, n, None, (low, high), "flip-bound")
     se = math.sqrt(mean_variance(y, grouped))
-    half = critical(grouped, normal=False) * se
+    half = t_quantile(grouped) * se
     low, high = value - half, value + half
     if bounds is not None:
         low, high = max(low, bounds[0]), min(high, bounds[1])
@@ -70,8 +82,8 @@ def is_binary(values: Floats) -> bool:
 def score_ci(values: Sequence[float] | Floats, clusters: Sequence[str] | None = None) -> Estimate:
     """Mean of scores on the 0..1 scale: Wilson for right/wrong scores, else t.
 
-    For clustered right/wrong scores Wilson's interval is taken at the effective sample size n / design effect with
-    Student's quantile for C - 1 degrees of freedom (Korn & Graubard 1998; Franco et al. 2019).
+    For clustered right/wrong scores Wilson's interval is taken with a design effect and Student's quantile (Korn &
+    Graubard 1998; Franco et al. 2019); see `harness.stats.adjust` for both.
     """
     y = np.asarray(values, dtype=np.float64)
     n = int(y.size)
@@ -80,7 +92,11 @@ def score_ci(values: Sequence[float] | Floats, clusters: Sequence[str] | None = 
     grouped = group(n, clusters)
     if not grouped.clustered:
         return proportion_ci(int(y.sum()), n)
-    deff, k = design_effect(y, grouped), float(y.sum())
-    interval = wilson_interval(k / deff, n / deff, critical(grouped, normal=True))
-    p = k / n
-    return Estimate(p, n, math.sqrt(p * (1 - p) / n * deff), interval, "wilson-clustered")
+    k, p = float(y.sum()), float(y.mean())
+    fit = adjustment(y - p, min(k, n - k), grouped)
+
+    def score(at: float) -> float:
+        return wilson_score(k, n, at, fit)
+
+    interval = edge(score, fit.crit, p, 0.0), edge(score, -fit.crit, p, 1.0)
+    return Estimate(p, n, math.sqrt(mean_variance(y, grouped)), interval, "wilson-clustered")
