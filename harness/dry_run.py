@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.cells import plan_suites
+from harness.cells import SuitePlan, plan_suites
+from harness.gate.margins import PlannedSuite, planning_warnings
 from harness.layout import Layout
 from harness.models import model_directory
 from harness.study import Study
@@ -51,11 +52,17 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
         )
     for panel in study.speed:
         lines.append(f"speed: {panel.workload}, context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s")
+    lines += planning_warnings(study.gates, {name: _planned(plan) for name, plan in plans.items()})
     total = len(study.variants) * sum(requests.values())
     seconds = (training / _TRAIN_FLOPS + generation / _GENERATE_FLOPS) / options.workers
     seconds += sum(panel.budget_s for panel in study.speed)
     lines.append(f"{total} requests in all; roughly {max(1, round(seconds / 60))} min on {options.workers} CPU workers")
     return "\n".join(lines) + "\n"
+
+
+def _planned(plan: SuitePlan) -> PlannedSuite:
+    items = plan.items()
+    return PlannedSuite(plan.preset, len(items), plan.suite.margin, [item.cluster for item in items])
 
 
 def _parameters(directory: Path) -> int:

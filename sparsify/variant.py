@@ -57,6 +57,14 @@ class Sparsity(_Record):
     per_linear: dict[str, float]
 
 
+class MaskCheck(_Record):
+    """Whether pruned weights are still zero in the finished variant."""
+
+    tensors: int = Field(ge=1, description="weights that have a mask")
+    pruned: int = Field(ge=0, description="places that the masks prune")
+    revived: int = Field(ge=0, description="of those, how many do not hold an exact zero")
+
+
 class Event(_Record):
     """A fall-back that was taken, or something odd that was met."""
 
@@ -82,6 +90,7 @@ class VariantInfo(_Record):
     parameters: int
     weights_sha256: str
     loaders: list[str]
+    masks: MaskCheck | None = Field(None, description="None without masks, or where stored weights cannot be checked")
     events: list[Event] = []
     stages: list[dict[str, Any]] = []
 
@@ -136,6 +145,7 @@ def describe(
         parameters=parameters,
         weights_sha256=checkpoint.weights_sha256,
         loaders=["transformers", "vllm"],
+        masks=check_masks(checkpoint),
         events=[Event(**entry) for entry in lineage.events],
         stages=list(lineage.stages),
     )
@@ -158,6 +168,27 @@ def measure_sparsity(checkpoint: Checkpoint, linears: tuple[str, ...], parameter
         model=sum(zeros.values()) / parameters,
         per_linear=per_linear,
     )
+
+
+def check_masks(checkpoint: Checkpoint) -> MaskCheck | None:
+    """Hold the weights against the masks that lie beside them; None where there are none.
+
+    None as well where a masked weight is stored in another form (packed 4-bit): its zeros cannot be counted.
+
+    Raises:
+        CheckpointError: The masks are damaged.
+    """
+    from sparsify.masks import count_violations, load_masks
+
+    masks = load_masks(checkpoint.path)
+    stored = (checkpoint.tensors.get(name) for name in masks)
+    fits = [
+        ref is not None and ref.shape == tuple(mask.shape) for ref, mask in zip(stored, masks.values(), strict=True)
+    ]
+    if not fits or not all(fits):
+        return None
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    return MaskCheck(tensors=len(masks), pruned=pruned, revived=count_violations(masks, checkpoint))
 
 
 def write_variant(info: VariantInfo, directory: Path) -> None:

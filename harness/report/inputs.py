@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.records import Environment, Event, SampleRow, StudyInfo
+from harness.records import Environment, Event, MaskInfo, SampleRow, StudyInfo
 
 CellKey = tuple[str, str]
 """(variant, suite)"""
@@ -72,6 +72,7 @@ class VariantInput:
     parameters: int | None = None
     weights_sha256: str | None = None
     loaders: tuple[str, ...] = ()
+    masks: MaskInfo | None = None
     events: tuple[Event, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
 
@@ -103,6 +104,7 @@ class VariantInput:
             parameters=data.get("parameters"),
             weights_sha256=data.get("weights_sha256"),
             loaders=tuple(data.get("loaders") or ()),
+            masks=MaskInfo.model_validate(data["masks"]) if data.get("masks") else None,
             events=tuple(
                 Event(kind=str(e["kind"]), where=str(e["where"]), detail=str(e["detail"]))
                 for e in data.get("events") or ()

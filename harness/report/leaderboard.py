@@ -10,6 +10,11 @@ from harness.report.markdown import Notes, escape, escape_text, megabytes, perce
 from harness.report.methods import explain
 
 _WORKLOADS = ("decode", "prefill")
+_VERDICTS = {
+    "no difference": "no difference from the baseline that exceeds the panel's noise floor",
+    "unconfirmed": "a second run with new processes did not confirm the difference",
+    "not decided": "the machine was too noisy to decide",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,8 @@ def _ratio(row: SpeedRow, notes: Notes) -> str:
     if row.ratio is None:
         return notes.missing(row.reason)
     half = "" if row.ci95 is None else f" ± {(row.ci95[1] - row.ci95[0]) / 2:.2f}"
-    return f"{row.ratio:.2f}×{half}"
+    said = _VERDICTS.get(row.verdict or "")
+    return f"{row.ratio:.2f}×{half}" + (f" {notes.mark(said)}" if said else "")
 
 
 def _speed(variant: VariantSummary, workload: str, speed: Sequence[SpeedRow], notes: Notes) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 _CLUSTERED = (
     "`-clustered`: items that share a template or document are taken as one group; standard error with the C/(C-1) "
-    "correction, Student's t for C groups"
+    "correction, score intervals with a design effect (Rao & Scott), Student's t with Satterthwaite's degrees of "
+    "freedom, at most C - 1"
 )
 METHODS = {
     "wilson": "Wilson score interval for a proportion",
@@ -15,9 +16,11 @@ METHODS = {
     "rule-of-three) limit on the share of items that differ; conservative",
     "tango": "Tango's (1998) score interval for a paired difference of right/wrong items",
     "tang": "score interval for the ratio of paired right/wrong items (Tang, Tang & Chan 2003)",
-    "bootstrap-t": "studentised bootstrap, paired by item, fixed seed",
+    "bootstrap-t": "studentised bootstrap, paired by item, fixed seed, never narrower than Student's t with "
+    "Satterthwaite's degrees of freedom",
     "mover-mean": "mean of the suites' recoveries; interval by MOVER (Zou & Donner 2008) from "
     "the suites' own intervals",
+    "mover-ratio": "recovery of the means over the suites; interval by MOVER for a ratio (Donner & Zou 2012)",
     "none": "nothing to estimate",
 }
 

@@ -24,7 +24,9 @@ def recovery_markdown(summary: Summary) -> str:
         "",
         "Every variant against its baseline on the same items. All values in %, with 95 % intervals in brackets. "
         "*differ*: items whose score changed; *gained* (b01) and *lost* (b10) against the baseline; "
-        "*p*: exact McNemar test.",
+        "*p*: exact McNemar test, items taken alone; *p loss*: one-sided test of a loss that flips the signs of whole "
+        "templates, and *Holm*: the same over the suites of the variant. The mean of recoveries weighs suites equally; "
+        "the recovery of means weighs them by the baseline's score.",
         "",
     ]
     for variant in order(summary.variants):
@@ -87,7 +89,7 @@ def _reference_scores(variant: VariantSummary, summary: Summary, notes: Notes) -
 def _scores(variant: VariantSummary, summary: Summary, notes: Notes) -> list[str]:
     reference = summary.variant(variant.baseline or "")
     header = ["suite", "metric", variant.name, variant.baseline or "", "recovery", "difference", "n", "differ"]
-    header = [escape(cell) for cell in [*header, "gained", "lost", "p", "method"]]
+    header = [escape(cell) for cell in [*header, "gained", "lost", "p", "p loss", "Holm", "method"]]
     rows = []
     for suite in summary.study.suites:
         result, ratio, diff = variant.suites[suite], variant.recovery[suite], variant.difference[suite]
@@ -104,7 +106,7 @@ def _scores(variant: VariantSummary, summary: Summary, notes: Notes) -> list[str
                 str(diff.n_discordant),
                 str(diff.b01),
                 str(diff.b10),
-                "—" if diff.p_value is None else f"{diff.p_value:.2g}",
+                *("—" if p is None else f"{p:.2g}" for p in (diff.p_value, diff.p_loss, diff.p_loss_holm)),
                 ratio.method,
             ]
         )
@@ -112,8 +114,17 @@ def _scores(variant: VariantSummary, summary: Summary, notes: Notes) -> list[str
     shown = notes.missing(mean.reason) if mean.value is None else with_interval(mean.value, mean.ci95)
     if mean.value is not None and mean.reason:
         shown += f" {notes.mark(mean.reason)}"
-    rows.append(["**mean**", "", "", "", shown, "", str(mean.n), str(mean.n_discordant), "", "", "", mean.method])
+    rows.append(_overall("mean of recoveries", shown, mean))
+    other = variant.recovery_of_means
+    if other is not None:
+        shown = notes.missing(other.reason) if other.value is None else with_interval(other.value, other.ci95)
+        rows.append(_overall("recovery of means", shown, other))
     return [*table(header, rows, left=2), ""]
+
+
+def _overall(title: str, shown: str, result: RecoveryResult) -> list[str]:
+    counts = [str(result.n), str(result.n_discordant)]
+    return [f"**{title}**", "", "", "", shown, "", *counts, *[""] * 5, result.method]
 
 
 def _breakdown(variant: VariantSummary, summary: Summary) -> list[str]:
@@ -171,10 +182,11 @@ def _speed(summary: Summary) -> list[str]:
                 _ratio(row, notes),
                 escape(f"{row.baseline.variant}, {row.baseline.engine}, {row.baseline.dtype}"),
                 "—" if row.noise_floor is None else f"± {percent(row.noise_floor)} %",
+                row.verdict or "—",
             ]
         )
     header = ["panel", "workload", "engine", "variant", "dtype", "threads", "batch", "context", "tokens/s"]
-    header += ["ratio", "relative to", "noise floor"]
+    header += ["ratio", "relative to", "noise floor", "verdict"]
     intro = (
         "Ratio of medians, rows of one panel interleaved on one machine. A ratio within the noise floor of 1 (the "
         "baseline against itself) is no difference. tokens/s holds for the machine below only."
@@ -187,6 +199,7 @@ def _environment(summary: Summary) -> list[str]:
     known = {key: value for key, value in summary.environment.model_dump().items() if value is not None}
     methods = {r.method for v in summary.variants for r in [*v.suites.values(), *v.recovery.values()]}
     methods |= {d.method for v in summary.variants for d in v.difference.values()}
+    methods |= {v.recovery_of_means.method for v in summary.variants if v.recovery_of_means is not None}
     return [
         "## Methods",
         "",

@@ -16,9 +16,17 @@ from harness.records import (
     Summary,
     VariantSummary,
 )
-from harness.report.cells import check_rows, pair, refusal, rounded, suite_result
+from harness.report.cells import Pairs, check_rows, pair, refusal, rounded, suite_result
 from harness.report.inputs import Samples, StudyMeta, SuiteMeta, VariantInput
-from harness.stats import Estimate, PairedEstimate, mean_of_recoveries, undefined
+from harness.stats import (
+    Estimate,
+    PairedEstimate,
+    holm,
+    loss_p_value,
+    mean_of_recoveries,
+    recovery_of_means,
+    undefined,
+)
 
 __all__ = ["StudyMeta", "SuiteMeta", "VariantInput", "summarize"]
 
@@ -68,11 +76,15 @@ def _variant(
     recoveries: dict[str, RecoveryResult] = {}
     differences: dict[str, DifferenceResult] = {}
     ratios: dict[str, Estimate] = {}
+    pairs: dict[str, Pairs] = {}
     reference = known.get(variant.baseline) if variant.baseline else None
     for suite, meta in suites.items():
         rows = samples.get((variant.name, suite), ())
         results[suite] = suite_result(rows, meta, variant.refused.get(suite))
-        ratio, difference = _compare(variant, reference, suite, meta, samples)
+        found = _pairs(variant, reference, suite, meta, samples)
+        if isinstance(found, Pairs):
+            pairs[suite] = found
+        ratio, difference = _compare(found)
         ratios[suite] = ratio.estimate
         recoveries[suite] = RecoveryResult.model_validate(
             {**rounded(ratio.estimate), "n_discordant": ratio.n_discordant, "baseline": variant.baseline}
@@ -83,10 +95,14 @@ def _variant(
                 "n_discordant": difference.n_discordant,
                 "b01": difference.b01,
                 "b10": difference.b10,
-                "p_value": None if difference.p_value is None else float(f"{difference.p_value:.4g}"),
+                "p_value": None if difference.p_value is None else _short(difference.p_value),
                 "baseline": variant.baseline,
             }
         )
+    losses = {s: loss_p_value(p.variant, p.baseline, p.clusters) for s, p in pairs.items() if p.variant}
+    for suite, adjusted in holm(losses).items():
+        told = {"p_loss": _short(losses[suite]), "p_loss_holm": _short(adjusted)}
+        differences[suite] = differences[suite].model_copy(update=told)
     recoveries[MEAN] = _mean(variant, ratios, recoveries)
     unknown_sparsity = variant.sparsity_linears is None or variant.sparsity_model is None
     unknown_size = variant.weight_bits is None or variant.bytes is None
@@ -107,9 +123,11 @@ def _variant(
         parameters=variant.parameters,
         weights_sha256=variant.weights_sha256,
         loaders=list(variant.loaders),
+        masks=variant.masks,
         reason="weight_bits or bytes not recorded for this checkpoint" if unknown_size else None,
         suites=results,
         recovery=recoveries,
+        recovery_of_means=_of_means(variant, pairs, suites),
         difference=differences,
         events=list(variant.events),
     )
@@ -119,31 +137,57 @@ def _nothing(reason: str) -> PairedEstimate:
     return PairedEstimate(undefined(reason), 0, 0, 0)
 
 
-def _compare(
+def _short(p: float) -> float:
+    return float(f"{p:.4g}")
+
+
+def _pairs(
     variant: VariantInput,
     reference: VariantInput | None,
     suite: str,
     meta: SuiteMeta,
     samples: Samples,
-) -> tuple[PairedEstimate, PairedEstimate]:
-    """Recovery and difference of one cell against the reference's cell."""
+) -> Pairs | str:
+    """One cell paired with the reference's cell, or why it cannot be."""
     if reference is None or reference.name == variant.name:
-        return _nothing(REFERENCE), _nothing(REFERENCE)
+        return REFERENCE
     sides: list[Sequence[SampleRow]] = []
     for side in (variant, reference):
         rows = samples.get((side.name, suite), ())
         why = refusal(rows, side.refused.get(suite))
         if why is not None:
-            nothing = _nothing(why if side is variant else f"baseline {side.name}: {why}")
-            return nothing, nothing
+            return why if side is variant else f"baseline {side.name}: {why}"
         sides.append(rows)
-    pairs = pair(sides[0], sides[1], meta.metric)
+    return pair(sides[0], sides[1], meta.metric)
+
+
+def _compare(pairs: Pairs | str) -> tuple[PairedEstimate, PairedEstimate]:
+    """Recovery and difference of one cell against the reference's cell."""
+    if isinstance(pairs, str):
+        return _nothing(pairs), _nothing(pairs)
     ratio, difference = pairs.recovery(), pairs.difference()
     if pairs.left_out and ratio.estimate.reason is None:
         note = f"{pairs.left_out} rows have no partner and are left out"
         ratio = replace(ratio, estimate=replace(ratio.estimate, reason=note))
         difference = replace(difference, estimate=replace(difference.estimate, reason=note))
     return ratio, difference
+
+
+def _of_means(
+    variant: VariantInput, pairs: Mapping[str, Pairs], suites: Mapping[str, SuiteMeta]
+) -> RecoveryResult | None:
+    """Recovery of means over the suites that could be paired; None for a reference."""
+    if variant.baseline is None or variant.baseline == variant.name:
+        return None
+    estimate = recovery_of_means(pairs)
+    left_out = [suite for suite in suites if suite not in pairs]
+    if left_out and estimate.value is not None:
+        note = f"over {len(pairs)} of {len(suites)} suites, without {', '.join(left_out)}"
+        estimate = replace(estimate, reason=note)
+    discordant = sum(a != b for p in pairs.values() for a, b in zip(p.variant, p.baseline, strict=True))
+    return RecoveryResult.model_validate(
+        {**rounded(estimate), "n_discordant": discordant, "baseline": variant.baseline, "suites": list(pairs)}
+    )
 
 
 def _mean(

@@ -78,6 +78,8 @@ class DifferenceResult(_Valued):
     b01: int = Field(ge=0, description="pairs gained: the variant scores higher")
     b10: int = Field(ge=0, description="pairs lost: the baseline scores higher")
     p_value: float | None = Field(None, description="exact McNemar test; null where scores are not right/wrong")
+    p_loss: float | None = Field(None, description="one-sided test of a loss: signs of whole clusters flipped")
+    p_loss_holm: float | None = Field(None, description="`p_loss` by Holm's correction over the variant's suites")
     baseline: str | None = Field(None, description="the variant compared with")
 
 
@@ -93,6 +95,14 @@ class SparsityInfo(_Record):
         if (self.linears is None or self.model is None) and not self.reason:
             raise ValueError("an unknown sparsity needs a reason")
         return self
+
+
+class MaskInfo(_Record):
+    """Whether pruned weights were still zero when the variant was finished."""
+
+    tensors: int = Field(ge=1, description="weights that have a mask")
+    pruned: int = Field(ge=0, description="places that the masks prune")
+    revived: int = Field(ge=0, description="of those, how many do not hold an exact zero")
 
 
 class Event(_Record):
@@ -118,9 +128,13 @@ class VariantSummary(_Record):
     parameters: int | None = None
     weights_sha256: str | None = None
     loaders: list[str] = Field(description="what opens it: transformers, vllm, ...")
+    masks: MaskInfo | None = Field(None, description="check of its masks; null where it has none or was not checked")
     reason: str | None = Field(None, description="why weight_bits or bytes is null")
     suites: dict[str, SuiteResult]
     recovery: dict[str, RecoveryResult] = Field(description="by suite, and `mean` over the suites")
+    recovery_of_means: RecoveryResult | None = Field(
+        None, description="variant's mean score over the suites / the baseline's; under `recovery`, `mean` is the other"
+    )
     difference: dict[str, DifferenceResult] = Field(description="by suite")
     events: list[Event] = Field(default_factory=list)
 
@@ -137,6 +151,15 @@ class SpeedBaseline(_Record):
     variant: str
     engine: str
     dtype: str
+
+
+class SpeedConfirmation(_Record):
+    """The second run, with new processes, that a slowdown or a missed target was measured with."""
+
+    ratio: float
+    ci95: Interval | None
+    noise_floor: float
+    decided: bool = Field(description="whether the machine was quiet enough in it")
 
 
 class SpeedRow(_Record):
@@ -160,6 +183,18 @@ class SpeedRow(_Record):
     n: int | None = Field(None, description="timed repetitions")
     method: str | None = None
     reason: str | None = None
+    verdict: (
+        Literal["baseline", "no difference", "faster", "slower", "unconfirmed", "not decided", "not measured"] | None
+    ) = Field(None, description="what the panel says; `slower` only after a confirmation run; null in older records")
+    p_value: float | None = Field(None, description="Mann-Whitney test of the block medians, two-sided")
+    confirmation: SpeedConfirmation | None = None
+    attempts: int | None = Field(None, description="runs it took until the machine was quiet enough")
+    peak_rss: int | None = Field(None, description="bytes, the most the process held, libraries included")
+    peak_device: int | None = Field(None, description="bytes, the most on the accelerator; null on the CPU")
+    bytes: int | None = Field(None, description="size of the safetensors files")
+    energy_j_per_token: float | Literal["unavailable"] | None = Field(
+        None, description="joules of the processor package per token; `unavailable` where no counter can be read"
+    )
 
     @model_validator(mode="after")
     def _null_has_a_reason(self) -> SpeedRow:

@@ -185,7 +185,7 @@ def test_unwritable_place_is_infrastructure(tmp_path: Path) -> None:
 def test_records_gate_and_reports_import_nothing_heavy() -> None:
     heavy = ("torch", "scipy", "transformers", "lm_eval", "datasets", "pyarrow")
     code = (
-        "import sys, harness.records, harness.gate, harness.gate_rules, harness.gate_against\n"
+        "import sys, harness.records, harness.gate, harness.gate_rules, harness.gate.command\n"
         f"light = [m for m in (*{heavy}, 'numpy', 'rich') if m in sys.modules]\n"
         "import harness.stats, harness.report.summarize, harness.report.leaderboard, harness.report.recovery\n"
         "import harness.report.terminal\n"

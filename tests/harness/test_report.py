@@ -297,7 +297,7 @@ def test_terminal_table_fits_and_does_not_render_markup(summary: Summary, width:
     console.print(leaderboard_table(renamed, width=width))
     text = console.export_text()
     assert "[bold]x" in text and "sparse70" in text and "1.00×" in text
-    assert ("± 7.9" in text) == (width == 200)
+    assert ("± 8.0" in text) == (width == 200)
     assert all(len(line) <= width for line in text.splitlines())
 
 

@@ -1,0 +1,1 @@
+"""`sparsebench compare`: two variants or two runs, item by item. From records alone; imports no torch."""
