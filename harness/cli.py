@@ -9,6 +9,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from harness.bench.command import bench_app
+
 _EPILOG = "Exit codes: 0 pass, 1 a gate rule failed, 2 your input, 3 disk, sandbox or engine, 130 interrupted."
 app = typer.Typer(
     name="sparsebench",
@@ -22,6 +24,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+app.add_typer(bench_app, name="bench")
 
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the run leaves.")]
 DataDir = Annotated[
@@ -132,33 +135,71 @@ def sparsify(
         )
 
 
-@app.command(epilog="Example:  sparsebench gate out/pocket --against results/pocket/summary.json")
+@app.command(
+    epilog="Examples:  sparsebench gate out/pocket  |  sparsebench gate out/pocket --against results/pocket --junit "
+    "gate.xml --markdown $GITHUB_STEP_SUMMARY. Exit codes: 0 pass, 1 a rule failed, 2 your input, 3 records.",
+)
 def gate(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a finished run.")],
-    against: Annotated[Path | None, typer.Option(help="Another run's summary.json: no score may be below it.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(help="Folder or summary.json of an earlier run: nothing may be worse than there.")
+    ] = None,
     study: Annotated[
         str | None, typer.Option(help="Take the gate rules from this study, not from the run's own.")
     ] = None,
+    on_inconclusive: Annotated[str, typer.Option(help="What a result that n cannot decide counts as.")] = "fail",
+    allow_different_data: Annotated[
+        bool, typer.Option("--allow-different-data", help="Pair by item although data, prompts or template differ.")
+    ] = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Append Markdown to this file.")] = None,
     json_out: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Check a run against its study's `gates:`; exit 0 if all pass, 1 if one fails, 3 if something is missing."""
-    from harness.gate import check
-    from harness.gate_inputs import read_rows, read_rules
-    from harness.records import read_summary
-    from harness.report.gate_table import gate_text
+    """Check a run against its study's `gates:`, from its records alone."""
+    from harness.gate.command import GateOptions, write_report
+    from harness.gate.command import gate as judge
 
-    summary = read_summary(directory)
-    other = read_summary(against) if against is not None else None
-    rows = {}
-    if against is not None and other is not None:
-        rows = {"samples": read_rows(directory, summary), "against_samples": read_rows(against.parent, other)}
-    report = check(summary, read_rules(directory, study), other, **rows)
-    if json_out:
-        import json
+    options = GateOptions(against, study, on_inconclusive, allow_different_data, junit, markdown, json_out)
+    report = judge(directory, options)
+    print(write_report(report, options, title=str(directory)), end="")
+    raise typer.Exit(report.exit_code)
 
-        print(json.dumps(report.to_dict(), indent=2))
-    else:
-        print(gate_text(report), end="")
+
+@app.command(
+    epilog="Examples:  sparsebench compare out/pocket:dense int8  |  sparsebench compare out/pocket int8 --flips 5 "
+    "(with its baseline)  |  sparsebench compare results/pocket out/pocket  |  sparsebench compare old:int8 new:int8",
+)
+def compare(
+    base: Annotated[str, typer.Argument(metavar="A", help="What is compared with: RUN or RUN:VARIANT.")],
+    other: Annotated[
+        str, typer.Argument(metavar="B", help="What is judged: RUN, RUN:VARIANT or a VARIANT of A's run.")
+    ],
+    suite: Annotated[list[str] | None, typer.Option("--suite", "-s", help="Only these suites; repeatable.")] = None,
+    flips: Annotated[int, typer.Option(min=0, help="Show so many flipped items a suite, with both answers.")] = 0,
+    allow_different_data: Annotated[
+        bool, typer.Option("--allow-different-data", help="Pair by item although data, prompts or template differ.")
+    ] = False,
+    markdown: Annotated[Path | None, typer.Option(help="Append Markdown to this file.")] = None,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+) -> None:
+    """Compare two variants of a run, or two runs, item by item; differences are B - A, recovery is B / A."""
+    from harness.compare.command import CompareOptions, run_compare
+
+    options = CompareOptions(tuple(suite or ()), flips, allow_different_data, markdown, json_out)
+    print(run_compare(base, other, options), end="")
+
+
+@app.command(epilog="Example:  sparsebench doctor --offline")
+def doctor(
+    data_dir: DataDir = None,
+    offline: Offline = False,
+    json_out: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Say what works on this machine, what does not, and the fix; exit 0 if `sparsebench run` can work, else 3."""
+    from harness.doctor import examine
+
+    report = examine(data_dir=data_dir, offline=offline)
+    print(report.json() if json_out else report.text(), end="")
     raise typer.Exit(report.exit_code)
 
 

@@ -85,9 +85,9 @@ def _speed(study: Study, layout: Layout, device: str) -> list[SpeedRow]:
     from harness.bench.panel import read_panel
 
     rows: list[SpeedRow] = []
-    for spec, paths in panel_plan(study, layout, device):
-        found = read_panel(spec, paths, out=layout.speed)
+    for panel in panel_plan(study, layout, device):
+        found = read_panel(panel.spec, panel.paths, options=panel.options, out=layout.speed)
         if found is None:
-            raise CorruptRecordError(f"the record of speed panel {spec.panel} is missing; run the study again")
+            raise CorruptRecordError(f"the record of speed panel {panel.spec.panel} is missing; run the study again")
         rows += [speed_row(row) for row in found]
     return rows

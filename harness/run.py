@@ -251,14 +251,17 @@ class _Run:
 
         began = time.monotonic()
         wanted = panel_plan(self.study, self.layout, self.options.device)
-        missing = [(spec, paths) for spec, paths in wanted if read_panel(spec, paths, out=self.layout.speed) is None]
+        out = self.layout.speed
+        missing = [panel for panel in wanted if not read_panel(panel.spec, panel.paths, options=panel.options, out=out)]
         if not missing:
             return
         self.did = True
         with PanelRunner() as runner, Phase("speed", len(missing), quiet=self.options.quiet) as phase:
-            for index, (spec, paths) in enumerate(missing):
-                runner.run(spec, paths, out=self.layout.speed, progress=_Part(phase, index, len(missing), spec.panel))
-                phase.say(f"speed panel {spec.panel}: done")
+            for index, panel in enumerate(missing):
+                progress = _Part(phase, index, len(missing), panel.spec.panel)
+                rows = runner.run(panel.spec, panel.paths, options=panel.options, out=out, progress=progress)
+                unsettled = any(row.verdict == "not decided" for row in rows)
+                phase.say(f"speed panel {panel.spec.panel}: {'not decided, see its record' if unsettled else 'done'}")
         self._spent("speed", began)
 
     def report(self) -> RunResult:

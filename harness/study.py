@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -56,16 +56,26 @@ class SuiteSpec(_Strict):
 class SpeedSpec(_Strict):
     """One speed panel: all its variants, interleaved, on this host."""
 
-    workload: Literal["decode", "prefill"]
+    workload: Literal["decode", "prefill", "throughput"]
     variants: Literal["all"] | tuple[str, ...] = "all"
-    engine: Literal["torch"] = "torch"
+    engine: Literal["torch"] = Field("torch", description="the baseline's engine")
+    engines: tuple[Literal["torch"], ...] = Field((), description="other engines that all variants run on as well")
     baseline: str | None = Field(None, description="default: the study's first variant")
     context: int = Field(128, gt=0, description="tokens in the cache (decode) or in the prompt (prefill)")
     batch: int = Field(1, gt=0)
-    new_tokens: int = Field(16, gt=0, description="tokens that one decode measurement times")
+    batches: tuple[Annotated[int, Field(gt=0)], ...] = Field((), description="throughput: batch sizes, ascending")
+    new_tokens: int = Field(16, gt=0, description="tokens that one decode measurement times, or throughput generates")
     threads: int = Field(1, gt=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    budget_s: float = Field(40.0, gt=0, description="seconds to spend on the panel")
+    budget_s: float = Field(40.0, gt=0, description="seconds to spend on one run; a restless machine costs repeats")
+
+    @model_validator(mode="after")
+    def _batches_of_a_sweep(self) -> SpeedSpec:
+        if self.batches and (self.workload != "throughput" or list(self.batches) != sorted(set(self.batches))):
+            raise ValueError("`batches` is for workload throughput and ascends, such as [1, 2, 4]")
+        if len({self.engine, *self.engines}) <= len(self.engines):
+            raise ValueError("an engine is named twice; name each once")
+        return self
 
 
 class EngineSpec(_Strict):

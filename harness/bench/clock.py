@@ -19,10 +19,12 @@ class Timing:
         seconds: Wall time of each step, in order, the device synchronised at both ends.
         cpu: CPU time of the process over all of them, in seconds; well above or below the sum of `seconds` times the
             threads, it tells of other work on the machine.
+        joules: Energy of the processor package over all of them; None where it cannot be read.
     """
 
     seconds: tuple[float, ...]
     cpu: float
+    joules: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,27 @@ def is_steady(seconds: Sequence[float]) -> bool:
     return abs(statistics.median(seconds[-WINDOW:]) - before) < STEADY * before
 
 
-def blocks_to_go(done: int, *, elapsed: float, budget: float, least: int) -> bool:
+@dataclass(frozen=True)
+class Least:
+    """What is measured whatever the budget: blocks, and seconds of every process."""
+
+    blocks: int
+    seconds: float = 0.0
+
+
+def blocks_to_go(done: int, *, elapsed: float, budget: float, least: Least, measured: float = 0.0) -> bool:
     """Whether to measure another block: up to `least` always, then while one more pair of blocks fits the budget.
 
     The count ends even, so that every process has been as often early in a block as late.
+
+    Args:
+        done: Blocks measured.
+        elapsed: Seconds since the first began.
+        budget: Seconds to spend.
+        least: What the budget cannot cut.
+        measured: Seconds that the process measured least has been measured.
     """
-    if done < least or done % 2:
+    if done < least.blocks or done % 2 or measured < least.seconds:
         return True
     return elapsed + 2 * elapsed / done <= budget
 

@@ -16,8 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.bench.interleave import ParentGone, WorkerFailed, Workers, run_interleaved
+from harness.bench.interleave import run_interleaved
+from harness.bench.priority import raise_priority
 from harness.bench.spec import PanelSpec
+from harness.bench.workers import ParentGone, Role, WorkerFailed, Workers
 
 
 def preload(folders: list[str]) -> None:
@@ -35,17 +37,21 @@ def preload(folders: list[str]) -> None:
 
 
 def answer(request: dict[str, Any], workers: Workers, out: BinaryIO) -> None:
-    """Run one panel and write its progress and result."""
+    """Do one run of a panel and write its progress and result."""
 
     def say(message: dict[str, Any]) -> None:
         out.write(json.dumps(message).encode() + b"\n")
         out.flush()
 
-    spec = PanelSpec(**request["spec"])
-    roles = {role: (str(variant), str(path)) for role, (variant, path) in request["roles"].items()}
-    preload(sorted({path for _, path in roles.values()}))
+    spec = PanelSpec.from_dict(request["spec"])
+    roles = {name: Role(**role) for name, role in request["roles"].items()}
+    preload(sorted({role.path for role in roles.values()}))
+
+    def report(done: float, total: float, note: str) -> None:
+        say({"progress": [done, total, note]})
+
     try:
-        result = run_interleaved(spec, workers, roles, lambda done, total, note: say({"progress": [done, total, note]}))
+        result = run_interleaved(spec, workers, roles, report, fresh=request["fresh"])
     except WorkerFailed as error:
         say({"error": str(error), "exit_code": error.exit_code})
     else:
@@ -59,6 +65,9 @@ def answer(request: dict[str, Any], workers: Workers, out: BinaryIO) -> None:
 def main() -> None:
     """Serve panels until stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    raise_priority()
+    if os.environ.get("PIN"):
+        os.sched_setaffinity(0, {int(os.environ["PIN"])})
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the messages
     preload([])

@@ -56,3 +56,30 @@ def busy_between(before: Activity | None, after: Activity | None) -> dict[str, A
         shares["busy"] = round(1 - (after.idle - before.idle) / span, 4)
         shares["steal"] = round((after.steal - before.steal) / span, 4)
     return shares
+
+
+def machine_state(root: Path = Path("/sys/devices/system/cpu")) -> dict[str, Any]:
+    """What can change while a panel runs: clock of every core in MHz, governor, load average; null where unknown."""
+    load = os.getloadavg() if hasattr(os, "getloadavg") else None
+    governors = {_text(path) for path in root.glob("cpu[0-9]*/cpufreq/scaling_governor")} - {None}
+    return {
+        "frequency_mhz": _frequencies(root),
+        "governor": ", ".join(sorted(str(governor) for governor in governors)) or None,
+        "load_average": list(load) if load else None,
+    }
+
+
+def _frequencies(root: Path) -> list[float] | None:
+    """From cpufreq, else from `/proc/cpuinfo` (in a virtual machine often only the nominal clock)."""
+    known = [_text(path) for path in sorted(root.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
+    if known and all(known):
+        return [int(str(khz)) / 1000 for khz in known]
+    lines = (_text(Path("/proc/cpuinfo")) or "").splitlines()
+    return [float(line.split(":", 1)[1]) for line in lines if line.startswith("cpu MHz")] or None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None

@@ -30,3 +30,33 @@ def read_memory() -> Memory:
             return Memory(rss, peak, "/proc/self/status")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return Memory(None, peak if sys.platform == "darwin" else peak * 1024, "getrusage")
+
+
+def reset_peak() -> bool:
+    """Start the peak of `read_memory` again from what is resident now; whether that was possible (Linux only)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def limit_memory(allowance: int) -> None:
+    """Let this process allocate `allowance` bytes beyond what it has; more fails like a full memory (Linux only)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return
+    data = next(line for line in status.read_text().splitlines() if line.startswith("VmData:"))
+    most = int(data.split()[1]) * 1024 + allowance
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on the CPU or on the accelerator; torch has no type for the former."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(
+        sign in text for sign in ("DefaultCPUAllocator", "out of memory", "bad_alloc", "Cannot allocate memory")
+    )

@@ -3,46 +3,35 @@
 The ratio is baseline time over variant time, of medians over blocks; in each block every process measures once, in the
 order A B C and then C B A. A second process of the baseline, the twin, is measured like a variant: its ratio is the
 noise floor. In the (rotating) order it stands opposite the baseline, where drift within a block shows most.
+
+A run whose noise floor or read bandwidth says that the machine was too restless decides nothing and is repeated, with
+new processes; so is a run that shows a significant slowdown, before anybody hears of it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
 
-from harness.bench.clock import Ratio, Timing, block_medians, speed_ratio
 from harness.bench.machine import describe_machine
-from harness.bench.record import panel_key, read_record, record_path, write_record
-from harness.bench.spec import BASELINE_REASON, INT8_REASON, PanelRow, PanelSpec
+from harness.bench.record import panel_key, read_record, record_path, weight_bytes, write_record
+from harness.bench.rows import TWIN, Entry, lacks_confirmation, panel_rows, process_name, unmeasured_rows
+from harness.bench.series import Series
+from harness.bench.spec import INT8_REASON, PanelOptions, PanelRow, PanelSpec
 from harness.errors import ConfigError, EngineError
 from sparsify.progress import NullProgress, Progress
 
-TWIN = "#twin"
 # torch asks for huge pages only with the first; a baseline without them would flatter whatever is compared with it.
 # The others keep libraries from starting threads of their own and from drawing bars.
 ENVIRONMENT = {"THP_MEM_ALLOC_ENABLE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-
-
-def skip_reasons(variants: Mapping[str, Path]) -> dict[str, str]:
-    """The variants that the torch engine can execute but whose speed there would mislead, with the reason."""
-    reasons = {}
-    for name, path in variants.items():
-        try:
-            config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue  # the worker that opens it says clearly what is wrong
-        if isinstance(config, dict) and config.get("quantization_config"):
-            reasons[name] = INT8_REASON
-    return reasons
 
 
 class PanelRunner:
@@ -90,7 +79,7 @@ class PanelRunner:
         spec: PanelSpec,
         variants: Mapping[str, Path],
         *,
-        skip: Mapping[str, str] | None = None,
+        options: PanelOptions | None = None,
         out: Path | None = None,
         progress: Progress | None = None,
     ) -> list[PanelRow]:
@@ -99,38 +88,42 @@ class PanelRunner:
         Args:
             spec: What to measure.
             variants: Directories by name; the baseline among them.
-            skip: Variants that get a row without numbers, with the reason; INT8 ones are added.
+            options: What is skipped, and what is measured again.
             out: Folder for the raw record `<panel>.jsonl`, written at the end, whole.
-            progress: Told seconds done and seconds to spend.
+            progress: Told seconds done and seconds to spend, of the run that is going on.
 
         Returns:
-            One row per variant, in the order of `variants`.
+            One row per batch size, engine and variant, variants in the order of `variants`.
 
         Raises:
             ConfigError: The baseline is missing or skipped, or a variant cannot serve the spec.
             EngineError: A worker ended; the message names its variant and the end of its stderr.
         """
-        left_out = {**skip_reasons(variants), **(skip or {})}
-        if spec.baseline not in variants or spec.baseline in left_out:
-            raise ConfigError(f"speed panel {spec.panel}: baseline {spec.baseline!r} is not measured; name one that is")
-        measured = [name for name in variants if name != spec.baseline and name not in left_out]
-        paths = {name: str(Path(path).resolve()) for name, path in variants.items()}
-        middle = (len(measured) + 1) // 2
-        order = [spec.baseline, *measured[:middle], spec.baseline + TWIN, *measured[middle:]]
-        roles = {role: (role.removesuffix(TWIN), paths[role.removesuffix(TWIN)]) for role in order}
-        reply = self._ask({"spec": asdict(spec), "roles": roles}, progress or NullProgress())
-        result = reply["result"]
-        rows = panel_rows(spec, list(variants), left_out, timings_of(result))
+        options, listener = options or PanelOptions(), progress or NullProgress()
+        entries = panel_entries(spec, variants, options)
+        roles = panel_roles(spec, variants, entries, options)
+        series = Series(lambda request: self._ask(request, listener), options)
+        rows: list[PanelRow] = []
+        gone: dict[str, str] = {}
+        for at in points_of(spec):
+            left = {name: role for name, role in roles.items() if name not in gone}
+            if not left:
+                rows += unmeasured_rows(at, entries, gone)
+                continue
+            outcome = series.settle(at, left)
+            dropped: Mapping[str, str] = outcome.result["dropped"]
+            rows += panel_rows(at, entries, replace(outcome, result={**outcome.result, "dropped": {**gone, **dropped}}))
+            gone |= {name: f"not tried: {why}" for name, why in dropped.items()}
         if out is not None:
             head = {
-                "key": panel_key(spec, variants, left_out),
+                "key": panel_key(spec, variants, _skipped(entries), options.extra),
                 "spec": asdict(spec),
-                "skip": left_out,
-                "machine": {**describe_machine(), **reply["libraries"], "environment": ENVIRONMENT},
+                "skip": _skipped(entries),
+                "extra": dict(options.extra),
+                "machine": {**describe_machine(), **series.libraries, "environment": ENVIRONMENT},
                 "n_rows": len(rows),
-                **{name: result[name] for name in ("blocks", "lead_in", "seconds", "activity")},
             }
-            write_record(record_path(Path(out), spec), head, result, rows)
+            write_record(record_path(Path(out), spec), head, series.runs, rows)
         return rows
 
     def _ask(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
@@ -163,19 +156,22 @@ def run_panel(
     spec: PanelSpec,
     variants: Mapping[str, Path],
     *,
-    skip: Mapping[str, str] | None = None,
+    options: PanelOptions | None = None,
     out: Path | None = None,
     progress: Progress | None = None,
 ) -> list[PanelRow]:
     """Run a single panel with processes of its own; see `PanelRunner.run`."""
     with PanelRunner() as runner:
-        return runner.run(spec, variants, skip=skip, out=out, progress=progress)
+        return runner.run(spec, variants, options=options, out=out, progress=progress)
 
 
 def read_panel(
-    spec: PanelSpec, variants: Mapping[str, Path], *, skip: Mapping[str, str] | None = None, out: Path
+    spec: PanelSpec, variants: Mapping[str, Path], *, options: PanelOptions | None = None, out: Path
 ) -> list[PanelRow] | None:
-    """The rows of a finished panel, or None if it must be run: no record, or of another spec, weights or machine.
+    """The rows of a finished panel, or None if it must be run.
+
+    It must where there is no record, or one of another spec, weights or machine, or one in which a variant falls short
+    of what is asked of it now without having been measured again.
 
     Raises:
         CorruptRecordError: The record is damaged.
@@ -183,59 +179,68 @@ def read_panel(
     path = record_path(Path(out), spec)
     if not path.is_file():
         return None
+    options = options or PanelOptions()
     head, rows = read_record(path)
-    return rows if head.get("key") == panel_key(spec, variants, {**skip_reasons(variants), **(skip or {})}) else None
-
-
-def timings_of(result: Mapping[str, Any]) -> dict[str, list[Timing]]:
-    """Measurements by process, in block order."""
-    timings: dict[str, list[Timing]] = {}
-    for measure in result["measures"]:
-        timings.setdefault(measure["process"], []).append(Timing(tuple(measure["seconds"]), measure["cpu"]))
-    return timings
-
-
-def panel_rows(
-    spec: PanelSpec, variants: Sequence[str], skip: Mapping[str, str], timings: Mapping[str, Sequence[Timing]]
-) -> list[PanelRow]:
-    """Rows from timings; pure."""
-    medians = {process: block_medians(values) for process, values in timings.items()}
-    baseline = medians[spec.baseline]
-    floor = speed_ratio(baseline, medians[spec.baseline + TWIN], seed=spec.seed)
-    rows = []
-    for name in variants:
-        if name in skip:
-            rows.append(_row(spec, name, None, None, None, skip[name]))
-        elif name == spec.baseline:
-            rows.append(_row(spec, name, baseline, Ratio(1.0, None), floor, BASELINE_REASON))
-        else:
-            ratio = speed_ratio(baseline, medians[name], seed=spec.seed)
-            rows.append(_row(spec, name, medians[name], ratio, floor, None))
+    key = panel_key(spec, variants, _skipped(panel_entries(spec, variants, options)), options.extra)
+    if head.get("key") != key or (spec.confirm and lacks_confirmation(rows, options)):
+        return None
     return rows
 
 
-def _row(
-    spec: PanelSpec,
-    variant: str,
-    medians: list[float] | None,
-    ratio: Ratio | None,
-    floor: Ratio | None,
-    reason: str | None,
-) -> PanelRow:
-    return PanelRow(
-        panel=spec.panel,
-        workload=spec.workload,
-        engine=spec.engine,
-        variant=variant,
-        dtype=spec.dtype,
-        threads=spec.threads,
-        batch=spec.batch,
-        context=spec.context,
-        tokens_per_s=spec.tokens_per_step / statistics.median(medians) if medians else None,
-        baseline={"variant": spec.baseline, "engine": spec.engine, "dtype": spec.dtype},
-        ratio=ratio.value if ratio else None,
-        ci95=ratio.ci95 if ratio else None,
-        noise_floor={"ratio": floor.value, "ci95": list(floor.ci95 or ())} if floor else None,
-        n_blocks=len(medians) if medians else 0,
-        reason=reason,
-    )
+def skip_reasons(variants: Mapping[str, Path]) -> dict[str, str]:
+    """The variants that the torch engine can execute but whose speed there would mislead, with the reason."""
+    reasons = {}
+    for name, path in variants.items():
+        try:
+            config = json.loads((Path(path) / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue  # the worker that opens it says clearly what is wrong
+        if isinstance(config, dict) and config.get("quantization_config"):
+            reasons[name] = INT8_REASON
+    return reasons
+
+
+def panel_entries(spec: PanelSpec, variants: Mapping[str, Path], options: PanelOptions) -> list[Entry]:
+    """Every variant on every engine, in the order of the rows.
+
+    Raises:
+        ConfigError: The baseline is not measured.
+    """
+    emulated = skip_reasons(variants)
+    entries = []
+    for engine in (spec.engine, *spec.engines):
+        skip = {**(emulated if engine == "torch" else {}), **options.skip}
+        if engine == spec.engine and (spec.baseline not in variants or spec.baseline in skip):
+            raise ConfigError(f"speed panel {spec.panel}: baseline {spec.baseline!r} is not measured; name one that is")
+        entries += [
+            Entry(name, engine, process_name(spec, name, engine), weight_bytes(Path(path)), skip.get(name))
+            for name, path in variants.items()
+        ]
+    return entries
+
+
+def panel_roles(
+    spec: PanelSpec, variants: Mapping[str, Path], entries: Sequence[Entry], options: PanelOptions
+) -> dict[str, dict[str, Any]]:
+    """The processes in the order of the first block: the baseline first, its twin in the middle."""
+
+    def role(variant: str, engine: str) -> dict[str, Any]:
+        extra = options.extra.get(variant, 0)
+        return {"variant": variant, "path": str(Path(variants[variant]).resolve()), "engine": engine, "extra": extra}
+
+    measured = [entry for entry in entries if entry.skip is None and entry.process != spec.baseline]
+    others = [(entry.process, role(entry.variant, entry.engine)) for entry in measured]
+    base, middle = role(spec.baseline, spec.engine), (len(others) + 1) // 2
+    return dict([(spec.baseline, base), *others[:middle], (spec.baseline + TWIN, base), *others[middle:]])
+
+
+def points_of(spec: PanelSpec) -> list[PanelSpec]:
+    """The spec at each of its batch sizes; a sweep's points share the budget."""
+    if spec.workload != "throughput":
+        return [spec]
+    share = spec.budget_s / len(spec.points)
+    return [replace(spec, batch=batch, batches=(batch,), budget_s=share) for batch in spec.points]
+
+
+def _skipped(entries: Sequence[Entry]) -> dict[str, str]:
+    return {entry.process: entry.skip for entry in entries if entry.skip is not None}

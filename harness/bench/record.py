@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from harness.errors import CorruptRecordError
 from sparsify.errors import CheckpointError
 
 SCHEMA_VERSION = 1
+_OWN_LINES = ("processes", "measures")
 
 
 def weights_hash(variant_dir: Path) -> str:
@@ -36,13 +37,22 @@ def weights_hash(variant_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def panel_key(spec: PanelSpec, variants: Mapping[str, Path], skip: Mapping[str, str]) -> str:
+def weight_bytes(variant_dir: Path) -> int | None:
+    """Size of a variant's safetensors files; None where there are none."""
+    sizes = [path.stat().st_size for path in variant_dir.glob("*.safetensors")]
+    return sum(sizes) if sizes else None
+
+
+def panel_key(
+    spec: PanelSpec, variants: Mapping[str, Path], skip: Mapping[str, str], extra: Mapping[str, int] | None = None
+) -> str:
     """SHA-256 over all that a panel's result belongs to: the spec, the weights, what was skipped, the machine."""
     parts = {
         "schema_version": SCHEMA_VERSION,
         "spec": asdict(spec),
         "weights": {name: weights_hash(Path(path)) for name, path in sorted(variants.items())},
         "skip": dict(sorted(skip.items())),
+        "extra": dict(sorted((extra or {}).items())),
         "machine": describe_machine(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -53,15 +63,21 @@ def record_path(out: Path, spec: PanelSpec) -> Path:
     return out / f"{spec.panel}.jsonl"
 
 
-def write_record(path: Path, head: Mapping[str, Any], result: Mapping[str, Any], rows: list[PanelRow]) -> None:
-    """Write a panel's record: the head, a line per process, a line per measurement, a line per row.
+def write_record(
+    path: Path, head: Mapping[str, Any], runs: Sequence[Mapping[str, Any]], rows: Sequence[PanelRow]
+) -> None:
+    """Write a panel's record: the head; each run with a line per process and per measurement; a line per row.
 
     Raises:
         OSError: The disk is full or not writable; the old file, if any, is untouched.
     """
-    lines: list[dict[str, Any]] = [{"kind": "panel", "schema_version": SCHEMA_VERSION, **head}]
-    lines += [{"kind": "process", "process": name, **process} for name, process in result["processes"].items()]
-    lines += [{"kind": "measure", **measure} for measure in result["measures"]]
+    lines: list[dict[str, Any]] = [{"kind": "panel", "schema_version": SCHEMA_VERSION, **head, "n_runs": len(runs)}]
+    for number, run in enumerate(runs):
+        lines.append({"kind": "run", "run": number, **{k: v for k, v in run.items() if k not in _OWN_LINES}})
+        lines += [
+            {"kind": "process", "run": number, "process": name, **process} for name, process in run["processes"].items()
+        ]
+        lines += [{"kind": "measure", "run": number, **measure} for measure in run["measures"]]
     lines += [{"kind": "row", **row.as_dict()} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -6,13 +6,15 @@ import gc
 import os
 import signal
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from harness.bench.clock import Clocks, is_steady, measure
-from harness.bench.memory import read_memory
+from harness.bench.energy import joules_between, read_energy
+from harness.bench.memory import limit_memory, out_of_memory, read_memory, reset_peak
 from harness.bench.wire import die_with_parent, receive, send
 from harness.errors import ConfigError, SparsebenchError
 from sparsify.errors import SparsifyError
@@ -41,16 +43,17 @@ def serve(connection: Connection, spec: dict[str, Any]) -> None:
     """Open the variant, say so, then answer messages."""
     import torch
 
-    from harness.engines.torch import TorchEngine
+    from harness.engines import load_engine
 
     before = read_memory()
+    if spec["memory_limit"] is not None:
+        limit_memory(spec["memory_limit"])
     start = time.perf_counter()
     try:
-        engine = TorchEngine.load(
-            Path(spec["path"]), device=spec["device"], dtype=spec["dtype"], threads=spec["threads"]
-        )
-    except (SparsebenchError, SparsifyError) as error:
-        send(connection, {"error": str(error), "exit_code": error.exit_code})
+        options = {name: spec[name] for name in ("device", "dtype", "threads")}
+        engine: Any = load_engine(spec["engine"], Path(spec["path"]), **options)
+    except (SparsebenchError, SparsifyError, MemoryError, RuntimeError) as error:
+        send(connection, failure(error))
         return
     # Everything loaded so far lives as long as the process: keep the collector away from it while timing.
     gc.collect()
@@ -63,9 +66,18 @@ def serve(connection: Connection, spec: dict[str, Any]) -> None:
         torch.set_num_threads(message["threads"])
         try:
             reply = session.prepare(message) if message["op"] == "prepare" else session.measure(message)
-        except (SparsebenchError, SparsifyError) as error:
-            reply = {"error": str(error), "exit_code": error.exit_code}
+        except (SparsebenchError, SparsifyError, MemoryError, RuntimeError) as error:
+            reply = failure(error)
         send(connection, reply)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """The answer for an error with a clear line, or for memory that ran out; any other is raised again."""
+    if isinstance(error, SparsebenchError | SparsifyError):
+        return {"error": str(error), "exit_code": error.exit_code}
+    if out_of_memory(error):
+        return {"error": "out of memory; use a smaller batch or context", "exit_code": 3, "memory": True}
+    raise error
 
 
 class Session:
@@ -75,6 +87,7 @@ class Session:
         """No workload is prepared yet."""
         self._engine, self._clocks = engine, clocks
         self._workload: Any = None
+        self._step: Callable[[], None] = lambda: None
 
     def prepare(self, message: dict[str, Any]) -> dict[str, Any]:
         """Build the workload and warm it up until steady, within `warm_up_s` seconds (but at least a few steps)."""
@@ -83,13 +96,17 @@ class Session:
         needed = message["context"] + message["longest"]
         if needed > self._engine.context_length:
             raise ConfigError(f"the panel needs {needed} positions of {self._engine.context_length}; lower its context")
-        keys = ("workload", "context", "batch", "seed")
-        self._workload = build_workload(self._engine, **{key: message[key] for key in keys})
+        keys = ("workload", "context", "batch", "new_tokens", "seed")
+        self._workload, self._step = None, lambda: None  # the one before gives its memory back first
+        self._reset_peak()
+        workload = build_workload(self._engine, **{key: message[key] for key in keys})
+        self._workload = workload
+        self._step = repeated(workload.step, message["forwards"])
         seconds: list[float] = []
         start = self._clocks.wall()
         while True:
-            self._workload.reset()
-            timing = measure(self._workload.step, lead_in=0, steps=message["chunk"], clocks=self._clocks)
+            workload.reset()
+            timing = measure(self._step, lead_in=0, steps=message["chunk"], clocks=self._clocks)
             seconds += timing.seconds
             spent = self._clocks.wall() - start
             steady = len(seconds) >= LEAST_WARM_UP and is_steady(seconds)
@@ -99,5 +116,39 @@ class Session:
     def measure(self, message: dict[str, Any]) -> dict[str, Any]:
         """Measure once."""
         self._workload.reset()
-        timing = measure(self._workload.step, lead_in=message["lead_in"], steps=message["steps"], clocks=self._clocks)
-        return {**asdict(timing), "peak_rss": read_memory().peak_rss}
+        energy = read_energy()
+        timing = measure(self._step, lead_in=message["lead_in"], steps=message["steps"], clocks=self._clocks)
+        timing = replace(timing, joules=share(joules_between(energy, read_energy()), message))
+        return {**asdict(timing), "peak_rss": read_memory().peak_rss, "peak_device": self._peak_device()}
+
+    def _reset_peak(self) -> None:
+        import torch
+
+        reset_peak()
+        if self._engine.model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._engine.model.device)
+
+    def _peak_device(self) -> int | None:
+        import torch
+
+        device = self._engine.model.device
+        return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+
+
+def repeated(step: Callable[[], None], count: int) -> Callable[[], None]:
+    """`count` calls of `step` as one."""
+    if count == 1:
+        return step
+
+    def several() -> None:
+        for _ in range(count):
+            step()
+
+    return several
+
+
+def share(joules: float | None, message: Mapping[str, int]) -> float | None:
+    """The timed steps' share of the energy that lead-in and timed steps used together."""
+    if joules is None:
+        return None
+    return joules * message["steps"] / (message["steps"] + message["lead_in"])

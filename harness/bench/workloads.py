@@ -81,9 +81,33 @@ class Prefill:
         output.logits[:, -1:].argmax(-1)
 
 
-def build_workload(engine: TorchEngine, *, workload: str, context: int, batch: int, seed: int) -> Workload:
+class Throughput:
+    """Offline generation: each step reads a whole batch of prompts and generates `new_tokens` for every row."""
+
+    def __init__(self, engine: TorchEngine, *, context: int, batch: int, seed: int, new_tokens: int) -> None:
+        """Draw the prompts."""
+        self._model, self._new_tokens = engine.model, new_tokens
+        self._ids = random_prompt(engine, batch, context, seed)
+
+    def reset(self) -> None:
+        """Nothing is kept between steps."""
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Generate from an empty cache; the end token does not end anything."""
+        cache, ids = new_cache(self._model), self._ids
+        for _ in range(self._new_tokens):
+            output: Any = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            ids = output.logits[:, -1:].argmax(-1)
+
+
+def build_workload(
+    engine: TorchEngine, *, workload: str, context: int, batch: int, new_tokens: int, seed: int
+) -> Workload:
     """The workload of that name, ready for its first step."""
+    if workload == "throughput":
+        return Throughput(engine, context=context, batch=batch, seed=seed, new_tokens=new_tokens)
     kinds: dict[str, Callable[..., Workload]] = {"decode": Decode, "prefill": Prefill}
     if workload not in kinds:
-        raise ConfigError(f"unknown workload {workload!r}; choose one of: {', '.join(kinds)}")
+        raise ConfigError(f"unknown workload {workload!r}; choose one of: {', '.join(kinds)}, throughput")
     return kinds[workload](engine, context=context, batch=batch, seed=seed)

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from harness.bench import INT8_REASON, PanelRow, PanelRunner, PanelSpec, read_panel
+from harness.bench import INT8_REASON, PanelOptions, PanelRunner, PanelSpec, read_panel
 from harness.bench.clock import (
     Clocks,
+    Least,
     Timing,
     block_medians,
     block_order,
@@ -26,13 +28,15 @@ from harness.bench.clock import (
     measure,
     speed_ratio,
 )
-from harness.bench.machine import Activity, busy_between, describe_machine
-from harness.bench.memory import read_memory
-from harness.bench.panel import TWIN, panel_rows
+from harness.bench.command import bench_app
+from harness.bench.machine import Activity, busy_between, describe_machine, machine_state
+from harness.bench.memory import out_of_memory, read_memory, reset_peak
+from harness.bench.rows import TWIN
 from harness.errors import ConfigError, CorruptRecordError, EngineError
 
 ROOT = Path(__file__).parents[2]
-SPEC = PanelSpec("decode", "decode", 16, 1, 8, 1, "float32", "dense", 1.5, 7)
+# One attempt and no confirmation: what those do is decided by pure functions, tested in test_bench_decide.py.
+SPEC = PanelSpec("decode", "decode", 16, 1, 8, 1, "float32", "dense", 1.5, 7, attempts=1, confirm=False)
 
 
 def test_measure_times_steps_between_synchronised_stamps() -> None:
@@ -73,9 +77,9 @@ def test_steady() -> None:
 
 
 def test_blocks_come_in_pairs_and_end_with_the_budget() -> None:
-    def total(each: float, budget: float) -> int:
+    def total(each: float, budget: float, share: float = 1.0) -> int:
         done = 0
-        while blocks_to_go(done, elapsed=done * each, budget=budget, least=6):
+        while blocks_to_go(done, elapsed=done * each, budget=budget, least=Least(6, 3.0), measured=done * share):
             done += 1
         return done
 
@@ -83,6 +87,7 @@ def test_blocks_come_in_pairs_and_end_with_the_budget() -> None:
     assert total(1.0, 20.0) == 20
     assert total(1.0, 21.0) == 20
     assert total(1.0, 19.0) == 18
+    assert total(10.0, 1.0, share=0.3) == 10, "every process is measured for three seconds"
 
 
 def test_block_medians() -> None:
@@ -119,31 +124,6 @@ def test_the_interval_covers_and_shared_noise_cancels() -> None:
     assert np.median(widths) < 0.5 * (unpaired.ci95[1] - unpaired.ci95[0])
 
 
-def test_rows_from_timings() -> None:
-    def flat(seconds: float) -> list[Timing]:
-        return [Timing((seconds,) * 3, 0.0)] * 6
-
-    spec = replace(SPEC, batch=4)
-    timings = {"dense": flat(0.02), "dense" + TWIN: flat(0.025), "slow": flat(0.04)}
-    rows = panel_rows(spec, ["slow", "int8", "dense"], {"int8": INT8_REASON}, timings)
-    slow, skipped, dense = rows
-    assert (slow.variant, slow.tokens_per_s, slow.reason) == ("slow", 100.0, None)
-    assert (slow.ratio, slow.ci95) == (0.5, (0.5, 0.5))
-    assert slow.noise_floor == {"ratio": pytest.approx(0.8), "ci95": [pytest.approx(0.8)] * 2}
-    assert slow.baseline == {"variant": "dense", "engine": "torch", "dtype": "float32"} and slow.n_blocks == 6
-    assert (skipped.tokens_per_s, skipped.ratio, skipped.ci95, skipped.n_blocks) == (None, None, None, 0)
-    assert skipped.reason == INT8_REASON
-    assert (dense.ratio, dense.ci95, dense.tokens_per_s) == (1.0, None, 200.0) and dense.reason
-    prefill = panel_rows(replace(spec, workload="prefill", context=50), ["slow"], {}, timings)
-    assert prefill[0].tokens_per_s == pytest.approx(4 * 50 / 0.04)
-    assert set(slow.as_dict()) == {
-        *("panel", "workload", "engine", "variant", "dtype", "threads", "batch", "context", "tokens_per_s"),
-        *("baseline", "ratio", "ci95", "noise_floor", "n_blocks", "reason"),
-    }
-    for row in rows:
-        assert PanelRow.from_dict(json.loads(json.dumps(row.as_dict()))) == row
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -154,11 +134,23 @@ def test_rows_from_timings() -> None:
         ("threads", 0),
         ("budget_s", 0),
         ("panel", "../x"),
+        ("batches", (1, 2)),
+        ("engines", ("torch",)),
+        ("attempts", 0),
+        ("memory_limit", 0),
     ],
 )
 def test_an_impossible_spec_is_refused(field: str, value: object) -> None:
     with pytest.raises(ConfigError):
         replace(SPEC, **{field: value})
+
+
+def test_a_spec_survives_json_and_knows_its_points() -> None:
+    sweep = replace(SPEC, workload="throughput", batches=(1, 4), memory_limit=10**9)
+    assert PanelSpec.from_dict(json.loads(json.dumps(asdict(sweep)))) == sweep
+    assert (SPEC.points, sweep.points, replace(sweep, batches=()).points) == ((1,), (1, 4), (1, 2, 4, 8, 16))
+    with pytest.raises(ConfigError):
+        replace(sweep, batches=(4, 1))
 
 
 def test_machine_and_memory() -> None:
@@ -172,6 +164,30 @@ def test_machine_and_memory() -> None:
     assert after.peak_rss >= before.peak_rss
     assert after.peak_rss - (before.rss or 0) > 30_000_000
     del block
+    if reset_peak():
+        assert read_memory().peak_rss < after.peak_rss - 20_000_000, "a new measurement has a peak of its own"
+    assert set(machine_state()) == {"frequency_mhz", "governor", "load_average"}
+
+
+def test_frequency_and_governor_are_read_where_the_kernel_has_them(tmp_path: Path) -> None:
+    for core, khz in enumerate((1_200_000, 3_400_500)):
+        folder = tmp_path / f"cpu{core}" / "cpufreq"
+        folder.mkdir(parents=True)
+        (folder / "scaling_cur_freq").write_text(f"{khz}\n")
+        (folder / "scaling_governor").write_text("powersave\n")
+    (tmp_path / "cpufreq").mkdir()
+    state = machine_state(tmp_path)
+    assert state["frequency_mhz"] == [1200.0, 3400.5] and state["governor"] == "powersave"
+    assert machine_state(tmp_path / "none")["governor"] is None
+
+
+def test_out_of_memory_is_recognised() -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**58, dtype=torch.uint8)
+    assert out_of_memory(caught.value) and out_of_memory(MemoryError()) and out_of_memory(torch.OutOfMemoryError())
+    assert not out_of_memory(RuntimeError("shape mismatch")) and not out_of_memory(ValueError("out of memory"))
 
 
 # Real panels below.
@@ -266,7 +282,82 @@ def check_record(path: Path, blocks: int) -> None:
     processes = [line for line in lines if line["kind"] == "process"]
     assert all(p["peak_rss"] > 50_000_000 and len(p["warm_up"]) > 0 for p in processes)
     assert lines[0]["machine"]["environment"]["THP_MEM_ALLOC_ENABLE"] == "1"
+    (run,) = [line for line in lines if line["kind"] == "run"]
+    for state in (run["before"], run["after"]):
+        assert 1e8 < state["read_bandwidth"] < 1e12 and len(state["load_average"]) == 3
+        assert state["frequency_mhz"] is None or all(mhz > 100 for mhz in state["frequency_mhz"])
+    assert {"busy", "steal"} <= run["activity"].keys() and run["purpose"] == "first"
     assert not any(str(Path(path).parents[1]) in json.dumps(line) for line in lines), "no paths in records"
+
+
+def test_a_restless_or_slow_run_is_repeated_with_new_processes(
+    runner: PanelRunner, variants: dict[str, Path], tmp_path: Path
+) -> None:
+    """Eight layers against two are slower in every run; what a restless machine adds are attempts, not verdicts."""
+    few = {name: variants[name] for name in ("dense", "deep")}
+    pids: list[set[int]] = []
+
+    class Watch(Notes):
+        def update(self, done: float, total: float, note: str = "") -> None:
+            if "block 1" in note:
+                pids.append(set(host_children(runner)))
+
+    spec = replace(SPEC, budget_s=0.5, attempts=2, confirm=True)
+    row = next(r for r in runner.run(spec, few, out=tmp_path, progress=Watch()) if r.variant == "deep")
+    runs = [json.loads(line) for line in (tmp_path / "decode.jsonl").read_text().splitlines()]
+    runs = [line for line in runs if line["kind"] == "run"]
+    purposes = [run["purpose"] for run in runs]
+    if row.verdict == "slower":
+        assert purposes[-1] == "confirmation" and row.confirmation and row.confirmation["ci95"][1] < 1
+    elif row.verdict == "not decided":
+        assert runs[-1]["restless"] and row.reason and row.reason.startswith("not decided")
+    assert row.verdict in ("slower", "not decided", "unconfirmed") and len(runs) >= 2
+    decided = [not run["restless"] for run in runs]
+    assert all(decided[i] or runs[i + 1]["attempt"] == 2 for i in range(len(runs) - 1))
+    # All but the bandwidth meter are new in every run.
+    starts = pids[:: max(1, len(pids) // len(runs))]
+    assert all(len(one & other) <= 1 for i, one in enumerate(starts) for other in starts[i + 1 :] if one != other)
+    assert read_panel(spec, few, out=tmp_path) is not None
+
+
+def test_a_sweep_stops_at_the_batch_that_does_not_fit(
+    runner: PanelRunner, variants: dict[str, Path], tmp_path: Path
+) -> None:
+    few = {name: variants[name] for name in ("dense", "deep")}
+    spec = replace(
+        SPEC,
+        panel="sweep",
+        workload="throughput",
+        context=96,
+        new_tokens=2,
+        batches=(1, 8, 20_000, 30_000),
+        budget_s=0.8,
+        memory_limit=400_000_000,
+    )
+    rows = {(row.variant, row.batch): row for row in runner.run(spec, few, out=tmp_path)}
+    assert len(rows) == 8
+    for name in few:
+        small, big = rows[name, 1], rows[name, 8]
+        assert small.tokens_per_s and big.tokens_per_s and small.peak_rss and big.peak_rss
+        assert big.tokens_per_s > small.tokens_per_s and big.percentiles and big.percentiles["metric"] == "e2e"
+        assert rows[name, 20_000].tokens_per_s is None and rows[name, 20_000].verdict == "not measured"
+        assert "out of memory at batch 20000" in str(rows[name, 20_000].reason)
+        assert rows[name, 30_000].reason == "not tried: out of memory at batch 20000"
+    assert rows["deep", 8].ratio is not None and rows["dense", 8].noise_floor is not None
+    assert read_panel(spec, few, out=tmp_path) == list(rows.values())
+    with pytest.raises(EngineError, match="variant dense: out of memory; use a smaller batch"):
+        runner.run(replace(spec, workload="prefill", batch=20_000, batches=()), {"dense": variants["dense"]})
+
+
+def test_extra_work_takes_its_time(runner: PanelRunner, variants: dict[str, Path]) -> None:
+    options = PanelOptions(extra={"same": 4})
+    few = {"dense": variants["dense"], "same": variants["dense"]}
+    for _ in range(3):
+        rows = {row.variant: row for row in runner.run(replace(SPEC, budget_s=1.0), few, options=options)}
+        assert rows["same"].ratio is not None
+        if 0.12 < rows["same"].ratio < 0.3:  # five forwards for one: 0.2
+            return
+    raise AssertionError(rows["same"])
 
 
 def test_workers_serve_several_panels(runner: PanelRunner, variants: dict[str, Path]) -> None:
@@ -274,7 +365,41 @@ def test_workers_serve_several_panels(runner: PanelRunner, variants: dict[str, P
     runner.run(replace(SPEC, budget_s=0.2), few)
     before = host_children(runner)
     runner.run(replace(SPEC, budget_s=0.2, workload="prefill"), few)
-    assert host_children(runner) == before and len(before) >= 3
+    assert host_children(runner) == before and len(before) >= 4, "three workers and the bandwidth meter"
+
+
+def test_the_command_shows_what_was_measured(
+    runner: PanelRunner, variants: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record of the same panel is there already, so that no second set of processes is needed."""
+    few = {name: variants[name] for name in ("dense", "deep", "int8")}
+    spec = replace(SPEC, panel="decode-c16-b1", budget_s=0.3, confirm=True, seed=0)
+    runner.run(spec, few, out=tmp_path)
+    models = [f"dense={variants['dense']}", str(variants["deep"]), str(variants["int8"])]
+    options = ["--workload", "decode", "--context", "16", "--new-tokens", "8", "--budget", "0.3", "--attempts", "1"]
+    monkeypatch.setenv("COLUMNS", "160")
+    done = CliRunner().invoke(bench_app, [*models, *options, "-o", str(tmp_path)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert "already measured" in done.output and "Noise floor" in done.output and "energy: " in done.output
+    assert all(name in done.output for name in few) and "INT8 is emulated" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pocket", "pocket"], "two models are called 'pocket'"),
+        (["a b=pocket"], "is no name for a model"),
+        (["pocket", "-w", "dance"], "unknown workload"),
+        (["pocket", "-w", "serve"], "sparsebench bench serve"),
+        (["pocket", "-w", "throughput", "--batches", "1,x"], "--batches is a list"),
+        (["pocket", "-w", "throughput", "--batches", "4,1"], "ascends"),
+        (["pocket", "--dtype", "int3"], "--dtype is one of"),
+        (["./nowhere"], "does not exist"),
+    ],
+)
+def test_the_command_names_wrong_input(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(bench_app, [*arguments, "-o", str(tmp_path)])
+    assert isinstance(done.exception, ConfigError) and message in str(done.exception), done.exception
 
 
 def test_a_damaged_record_is_named(variants: dict[str, Path], tmp_path: Path) -> None:
@@ -305,7 +430,8 @@ def test_a_worker_that_dies_is_an_engine_error_with_its_name(
     class Killer(Notes):
         def update(self, done: float, total: float, note: str = "") -> None:
             if "block 2" in note:
-                os.kill(host_children(runner)[-1], signal.SIGKILL)
+                for child in host_children(runner):
+                    os.kill(child, signal.SIGKILL)
 
     few = {name: variants[name] for name in ("deep", "dense")}
     with pytest.raises(EngineError, match=r"variant (deep|dense) was killed by signal 9"):
@@ -331,7 +457,7 @@ def test_no_process_outlives_a_killed_parent(variants: dict[str, Path]) -> None:
     assert parent.stdout is not None
     host = int(parent.stdout.readline())
     workers = [int(pid) for pid in Path(f"/proc/{host}/task/{host}/children").read_text().split()]
-    assert len(workers) == 2
+    assert len(workers) == 3, "two workers and the bandwidth meter"
     parent.kill()
     parent.wait()
     parent.stdout.close()

@@ -1,0 +1,93 @@
+"""The transport over HTTP (aiohttp, in the extra `serve`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from harness.bench.serve.client import Response, TransportError
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+def check_base_url(url: str) -> str:
+    """A base URL such as `http://127.0.0.1:8000/v1`, without its last slash.
+
+    Raises:
+        ConfigError: It is none, or holds a user or password, which would end up in logs.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(f"{url!r} is no base URL; give one such as http://127.0.0.1:8000/v1")
+    if parts.username or parts.password:
+        raise ConfigError("a base URL holds no user or password; name the key's variable with --api-key-env")
+    return url.rstrip("/")
+
+
+class HttpTransport:
+    """Posts to one base URL; use it as an asynchronous context manager.
+
+    Redirects are not followed and proxies of the environment not used: a key goes to the origin that was named, or
+    nowhere. Connections are kept and not limited in number, so that the client never queues.
+    """
+
+    def __init__(self, base_url: str, *, api_key: str | None = None) -> None:
+        """Keep the address; `api_key` is sent as a bearer token."""
+        self._base = check_base_url(base_url)
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> HttpTransport:
+        """Open.
+
+        Raises:
+            ConfigError: aiohttp is not installed.
+        """
+        try:
+            import aiohttp
+        except ImportError:
+            raise ConfigError("load on an endpoint needs aiohttp; pip install 'sparsebench[serve]'") from None
+        self._session = aiohttp.ClientSession(
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None),
+            connector=aiohttp.TCPConnector(limit=0),
+            trust_env=False,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def post(self, path: str, body: dict[str, Any]) -> AsyncIterator[Response]:
+        """Send a request; a failure of the connection, also while the answer is read, is a `TransportError`."""
+        import aiohttp
+
+        assert self._session is not None
+        try:
+            async with self._session.post(f"{self._base}/{path}", json=body, allow_redirects=False) as response:
+                yield _Response(response)
+        except aiohttp.ClientError as error:
+            raise TransportError(type(error).__name__) from error
+
+
+class _Response:
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        async for piece in self._response.content.iter_any():
+            yield piece
