@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.cells import Cell, plan_suites, read_state
 from harness.corpus import resolve_corpus
-from harness.errors import SandboxUnavailable
+from harness.errors import ConfigError, SandboxUnavailable
 from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
 from harness.pool import Pool, Task
@@ -102,6 +102,7 @@ class _Source:
     directory: Path
     public: str
     recipe: Recipe
+    teacher: Path | None = None
 
 
 def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
@@ -114,8 +115,18 @@ def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
             model = study.models[spec.source]
             where, revision, recipe = model.path, model.revision, load_recipe(spec.recipe)
         directory = model_directory(where, revision=revision, offline=options.offline)
-        sources[name] = _Source(directory, public_name(where), recipe)
+        sources[name] = _Source(directory, public_name(where), recipe, _teacher(study, name, recipe, options))
     return sources
+
+
+def _teacher(study: Study, name: str, recipe: Recipe, options: RunOptions) -> Path | None:
+    if not recipe.needs_teacher:
+        return None
+    given = study.variants[name].teacher
+    if given is None:
+        raise ConfigError(f"variant {name}: recipe {recipe.name} learns from a given teacher; add `teacher: MODEL`")
+    model = study.models[given]
+    return model_directory(model.path, revision=model.revision, offline=options.offline)
 
 
 class _Run:
@@ -143,7 +154,8 @@ class _Run:
         for name, source in self.sources.items():
             corpora = {c: resolve_corpus(c, self.layout.corpora) for c in source.recipe.sources}
             sha = fingerprints.setdefault(source.directory, model_fingerprint(source.directory))
-            keys = key_of(sha, source.recipe, {c: sha256_file(path) for c, path in corpora.items()})
+            teacher = source.teacher and fingerprints.setdefault(source.teacher, model_fingerprint(source.teacher))
+            keys = key_of(sha, source.recipe, {c: sha256_file(path) for c, path in corpora.items()}, teacher)
             if self._made(name, source, sha, keys):
                 continue
             missing = tuple(key for key in keys if store.find(key) is None)
@@ -181,6 +193,7 @@ class _Run:
             keys=missing,
             threads=self.options.threads,
             device=self.options.device,
+            teacher_dir=source.teacher,
         )
 
     def _work(self, title: str, tasks: list[Task], ready: Any = None) -> None:

@@ -41,6 +41,7 @@ class MakeTask:
         keys: Keys of its stages that are not finished.
         threads: CPU threads.
         device: `cpu` or `cuda`.
+        teacher_dir: The model that the recipe's given teacher is.
     """
 
     variant: str
@@ -54,6 +55,7 @@ class MakeTask:
     keys: tuple[str, ...]
     threads: int
     device: str
+    teacher_dir: Path | None = None
 
     @property
     def name(self) -> str:
@@ -73,6 +75,7 @@ class MakeTask:
             base=self.base,
             baseline=self.baseline,
             resolve_corpus=lambda name: self.corpora[name],
+            teacher_dir=self.teacher_dir,
             device=self.device,
         )
         relay = _Relay(send, lambda fraction: fraction)
