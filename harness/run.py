@@ -21,7 +21,7 @@ from harness.pool import Pool, Task
 from harness.progress import Phase
 from harness.records import Summary, write_json_atomic
 from harness.study import Study
-from harness.tasks import EvaluateTask, MakeTask
+from harness.tasks import EvaluateTask, MakeTask, split_last
 from sparsify.recipe import Recipe, load_recipe
 
 
@@ -222,7 +222,7 @@ class _Run:
             return
         self.did = True
         refusal = self._sandbox_refusal() if any(cell.plan.name == "code" for cell in cells) else None
-        tasks: list[Task] = []
+        tasks: list[EvaluateTask] = []
         for name in self.study.variants:
             own = tuple(cell for cell in cells if cell.variant == name)
             if own:
@@ -237,7 +237,7 @@ class _Run:
                         sandbox_refusal=refusal,
                     )
                 )
-        self._work("evaluating", tasks)
+        self._work("evaluating", list(split_last(tasks, self.options.workers)))
         self._spent("evaluate", began)
 
     def cells(self) -> list[Cell]:
