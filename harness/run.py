@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,11 +151,11 @@ class _Run:
 
         began, store = time.monotonic(), Store(self.layout.store)
         tasks: list[MakeTask] = []
-        fingerprints: dict[Path, str] = {}
+        fingerprint = cache(model_fingerprint)
         for name, source in self.sources.items():
             corpora = {c: resolve_corpus(c, self.layout.corpora) for c in source.recipe.sources}
-            sha = fingerprints.setdefault(source.directory, model_fingerprint(source.directory))
-            teacher = source.teacher and fingerprints.setdefault(source.teacher, model_fingerprint(source.teacher))
+            sha = fingerprint(source.directory)
+            teacher = fingerprint(source.teacher) if source.teacher is not None else None
             keys = key_of(sha, source.recipe, {c: sha256_file(path) for c, path in corpora.items()}, teacher)
             if self._made(name, source, sha, keys):
                 continue
