@@ -93,11 +93,11 @@ def make_variant(
         OSError: A write failed, a full disk among the causes.
     """
     progress = progress or NullProgress()
+    if recipe.needs_teacher and options.teacher_dir is None:
+        raise RecipeError(f"recipe {recipe.name} learns from a given teacher; name one (--teacher, or `teacher:`)")
     resolve = options.resolve_corpus or local_corpus
     corpora = {source: _corpus(source, resolve(source)) for source in recipe.sources}
     model_sha = options.model_sha256 or model_fingerprint(model_dir)
-    if recipe.needs_teacher and options.teacher_dir is None:
-        raise RecipeError(f"recipe {recipe.name} learns from a given teacher; name one (--teacher, or `teacher:`)")
     teacher = options.teacher_dir if recipe.needs_teacher else None
     teacher_sha = model_fingerprint(teacher) if teacher is not None else None
     keys = key_of(model_sha, recipe, {source: corpus.sha256 for source, corpus in corpora.items()}, teacher_sha)
