@@ -154,7 +154,7 @@ def run_cell(cell: Cell, engine: Engine, *, sandbox_refusal: str | None, progres
             progress=progress,
             fewshot=plan.fewshot(),
         )
-    scores, refused = _score(plan, items, rows, sandbox_refusal)
+    scores, refused = _score(cell, items, rows, sandbox_refusal)
     samples = [_sample(cell, item, row, found) for item, row, found in zip(items, rows, scores, strict=True)]
     write_samples(samples, cell.layout.samples(cell.variant, plan.name))
     state = CellState(jsonable(key), refused, _events(plan), round(time.monotonic() - began, 2))
@@ -163,27 +163,30 @@ def run_cell(cell: Cell, engine: Engine, *, sandbox_refusal: str | None, progres
 
 
 def _score(
-    plan: SuitePlan, items: Sequence[Item], rows: Sequence[GenRow], sandbox_refusal: str | None
+    cell: Cell, items: Sequence[Item], rows: Sequence[GenRow], sandbox_refusal: str | None
 ) -> tuple[list[Scores], str | None]:
     nothing: list[Scores] = [{} for _ in items]
+    plan = cell.plan
     if plan.name == "code":
         if sandbox_refusal is not None:
             return nothing, f"{NO_SANDBOX}: {sandbox_refusal}"
-        return _score_code(items, rows), None
+        return _score_code(cell, items, rows), None
     module = scorer(plan.name)
     reasons = [module.scorable(item.doc) for item in items] if hasattr(module, "scorable") else []
     refused = next((reason for reason in reasons if reason), None)
     return score_rows(plan.suite, items, rows), refused
 
 
-def _score_code(items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
+def _score_code(cell: Cell, items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
     from harness.evaluate.code import CodeSample, score_completions
     from harness.evaluate.sandbox import open_sandbox
+    from harness.evaluate.verdicts import KnownVerdicts
 
     answered = [index for index, row in enumerate(rows) if row.status in ("ok", "truncated_output")]
     sandbox = open_sandbox(workers=1)
     samples = [CodeSample(items[i].item_id, items[i].doc, rows[i].outputs[0]) for i in answered]
-    results = dict(zip(answered, score_completions(samples, sandbox=sandbox), strict=True))
+    known = KnownVerdicts(cell.layout.verdicts, f"{cell.variant}.{cell.plan.name}")
+    results = dict(zip(answered, score_completions(samples, sandbox=sandbox, known=known), strict=True))
     return [dict(results[i].scores) if i in results else {"pass@1": 0.0} for i in range(len(items))]
 
 

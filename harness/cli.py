@@ -66,7 +66,7 @@ def run(
     epilog="Example:  sparsebench eval ./my-model --suite gsm8k --preset 5shot --data-dir data --out out/mine",
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(help="pocket, pocket-base, a directory or a hub id.")],
+    model: Annotated[str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory or a hub id.")],
     suite: Annotated[
         list[str], typer.Option("--suite", "-s", help="chat, instruct, code, gsm8k or summarization; repeatable.")
     ],
@@ -94,9 +94,12 @@ def evaluate(
 
 @app.command(epilog="Example:  sparsebench sparsify meta-llama/Llama-3.2-1B --recipe 2of4 -o llama-2of4")
 def sparsify(
-    model: Annotated[str, typer.Argument(help="pocket, pocket-base, a directory or a hub id.")],
+    model: Annotated[str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory or a hub id.")],
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="A built-in recipe or a recipe file.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the variant.")],
+    teacher: Annotated[
+        str | None, typer.Option(help="The model that the recipe's `teacher: given` is; named like MODEL.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
     device: Device = "cpu",
     offline: Offline = False,
@@ -120,6 +123,7 @@ def sparsify(
         name=out.name,
         base=public_name(model),
         resolve_corpus=lambda name: resolve_corpus(name, work / "corpora"),
+        teacher_dir=model_directory(teacher, offline=offline) if teacher else None,
         device=device,
     )
     with Phase(f"sparsify {out.name}", 1, quiet=quiet) as phase:

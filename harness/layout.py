@@ -43,6 +43,11 @@ class Layout:
         return self.root / "records" / "speed"
 
     @property
+    def verdicts(self) -> Path:
+        """What the sandbox said of each generated program."""
+        return self.root / "records" / "verdicts"
+
+    @property
     def summary(self) -> Path:
         """The contract: `summary.json`."""
         return self.root / "summary.json"

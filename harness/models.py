@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 from pathlib import Path
 
 from harness.errors import ConfigError
 
 _POCKET = Path(__file__).resolve().parent.parent / "suites" / "pocket"
-BUNDLED = {"pocket": _POCKET / "model", "pocket-base": _POCKET / "base"}
+BUNDLED = {"pocket": _POCKET / "model", "pocket-base": _POCKET / "base", "pocket-sparse70": _POCKET / "sparse70"}
 
 
 def model_directory(name: str, *, revision: str | None = None, offline: bool = False) -> Path:
     """The directory of a model.
 
     Args:
-        name: `pocket`, `pocket-base`, a directory, or a hub id such as `org/model`.
+        name: One of `BUNDLED`, a directory, or a hub id such as `org/model`. A checkpoint in bitmask storage
+            (`sparsify.packed`) is expanded once, into the user's cache folder.
         revision: Commit or branch of a hub model.
         offline: Take a hub model from the local cache only.
 
@@ -22,17 +26,47 @@ def model_directory(name: str, *, revision: str | None = None, offline: bool = F
         ConfigError: There is no such directory, or the hub does not give the model.
     """
     if name in BUNDLED:
-        return BUNDLED[name]
+        return _ordinary(BUNDLED[name])
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ConfigError(f"{path} holds no config.json; name a model directory")
-        return path
+        return _ordinary(path)
     if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.exists():
         raise ConfigError(
             f"model directory {name} does not exist; name a directory, a hub id or one of {', '.join(BUNDLED)}"
         )
     return _from_hub(name, revision, offline)
+
+
+def cache_directory() -> Path:
+    """Where expanded checkpoints are kept: `SPARSEBENCH_CACHE`, else `sparsebench` in the user's cache folder."""
+    own = os.environ.get("SPARSEBENCH_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sparsebench"
+
+
+def _ordinary(directory: Path) -> Path:
+    """`directory`, or where it is bitmask storage the ordinary model directory that it expands to."""
+    from sparsify.packed import PACKED, expand_checkpoint, is_packed
+
+    if not is_packed(directory):
+        return directory
+    from sparsify.corpus import sha256_file
+
+    parts = "".join(sha256_file(directory / name) for name in (PACKED, "config.json"))
+    expanded = cache_directory() / f"{directory.name}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+    if not expanded.is_dir():
+        expanded.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=expanded.parent) as part:
+            whole = Path(part) / "model"
+            whole.mkdir()
+            expand_checkpoint(directory, whole)
+            try:
+                os.rename(whole, expanded)
+            except OSError:
+                if not expanded.is_dir():  # else another process was quicker, with the same content
+                    raise
+    return expanded
 
 
 def public_name(name: str) -> str:

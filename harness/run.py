@@ -9,19 +9,20 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from harness.cells import Cell, plan_suites, read_state
 from harness.corpus import resolve_corpus
-from harness.errors import SandboxUnavailable
+from harness.errors import ConfigError, SandboxUnavailable
 from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
 from harness.pool import Pool, Task
 from harness.progress import Phase
 from harness.records import Summary, write_json_atomic
 from harness.study import Study
-from harness.tasks import EvaluateTask, MakeTask
+from harness.tasks import EvaluateTask, MakeTask, split_last
 from sparsify.recipe import Recipe, load_recipe
 
 
@@ -102,6 +103,7 @@ class _Source:
     directory: Path
     public: str
     recipe: Recipe
+    teacher: Path | None = None
 
 
 def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
@@ -114,8 +116,18 @@ def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
             model = study.models[spec.source]
             where, revision, recipe = model.path, model.revision, load_recipe(spec.recipe)
         directory = model_directory(where, revision=revision, offline=options.offline)
-        sources[name] = _Source(directory, public_name(where), recipe)
+        sources[name] = _Source(directory, public_name(where), recipe, _teacher(study, name, recipe, options))
     return sources
+
+
+def _teacher(study: Study, name: str, recipe: Recipe, options: RunOptions) -> Path | None:
+    if not recipe.needs_teacher:
+        return None
+    given = study.variants[name].teacher
+    if given is None:
+        raise ConfigError(f"variant {name}: recipe {recipe.name} learns from a given teacher; add `teacher: MODEL`")
+    model = study.models[given]
+    return model_directory(model.path, revision=model.revision, offline=options.offline)
 
 
 class _Run:
@@ -139,11 +151,12 @@ class _Run:
 
         began, store = time.monotonic(), Store(self.layout.store)
         tasks: list[MakeTask] = []
-        fingerprints: dict[Path, str] = {}
+        fingerprint = cache(model_fingerprint)
         for name, source in self.sources.items():
             corpora = {c: resolve_corpus(c, self.layout.corpora) for c in source.recipe.sources}
-            sha = fingerprints.setdefault(source.directory, model_fingerprint(source.directory))
-            keys = key_of(sha, source.recipe, {c: sha256_file(path) for c, path in corpora.items()})
+            sha = fingerprint(source.directory)
+            teacher = fingerprint(source.teacher) if source.teacher is not None else None
+            keys = key_of(sha, source.recipe, {c: sha256_file(path) for c, path in corpora.items()}, teacher)
             if self._made(name, source, sha, keys):
                 continue
             missing = tuple(key for key in keys if store.find(key) is None)
@@ -181,6 +194,7 @@ class _Run:
             keys=missing,
             threads=self.options.threads,
             device=self.options.device,
+            teacher_dir=source.teacher,
         )
 
     def _work(self, title: str, tasks: list[Task], ready: Any = None) -> None:
@@ -209,7 +223,7 @@ class _Run:
             return
         self.did = True
         refusal = self._sandbox_refusal() if any(cell.plan.name == "code" for cell in cells) else None
-        tasks: list[Task] = []
+        tasks: list[EvaluateTask] = []
         for name in self.study.variants:
             own = tuple(cell for cell in cells if cell.variant == name)
             if own:
@@ -224,7 +238,7 @@ class _Run:
                         sandbox_refusal=refusal,
                     )
                 )
-        self._work("evaluating", tasks)
+        self._work("evaluating", list(split_last(tasks, self.options.workers)))
         self._spent("evaluate", began)
 
     def cells(self) -> list[Cell]:

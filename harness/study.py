@@ -25,7 +25,7 @@ class _Strict(BaseModel):
 class ModelSpec(_Strict):
     """A model that variants are made from."""
 
-    path: str = Field(min_length=1, description="`pocket`, `pocket-base`, a directory or a hub id")
+    path: str = Field(min_length=1, description="a bundled model (`pocket`, ...), a directory or a hub id")
     revision: str | None = Field(None, description="commit of a hub model")
 
 
@@ -36,6 +36,7 @@ class VariantSpec(_Strict):
     recipe: str = Field("dense", description="a built-in recipe or a recipe file")
     path: str | None = Field(None, description="a checkpoint made elsewhere: a directory or hub id")
     baseline: str | None = Field(None, description="the variant it is compared with; default: the first variant")
+    teacher: str | None = Field(None, description="the model of the study that a recipe's `teacher: given` is")
 
     @model_validator(mode="after")
     def _one_origin(self) -> VariantSpec:
@@ -109,6 +110,8 @@ class Study(_Strict):
                 raise ValueError(f"variant name {name!r} is not a folder name; use letters, digits, '-', '_', '.'")
             if variant.source is not None and variant.source not in self.models:
                 raise ValueError(f"variant {name}: model {variant.source!r} is not in models: {_list(self.models)}")
+            if variant.teacher is not None and variant.teacher not in self.models:
+                raise ValueError(f"variant {name}: teacher {variant.teacher!r} is not in models: {_list(self.models)}")
             if variant.baseline is not None and variant.baseline not in self.variants:
                 raise ValueError(
                     f"variant {name}: baseline {variant.baseline!r} is not in variants: {_list(self.variants)}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class MakeTask:
         keys: Keys of its stages that are not finished.
         threads: CPU threads.
         device: `cpu` or `cuda`.
+        teacher_dir: The model that the recipe's given teacher is.
     """
 
     variant: str
@@ -54,6 +55,7 @@ class MakeTask:
     keys: tuple[str, ...]
     threads: int
     device: str
+    teacher_dir: Path | None = None
 
     @property
     def name(self) -> str:
@@ -73,6 +75,7 @@ class MakeTask:
             base=self.base,
             baseline=self.baseline,
             resolve_corpus=lambda name: self.corpora[name],
+            teacher_dir=self.teacher_dir,
             device=self.device,
         )
         relay = _Relay(send, lambda fraction: fraction)
@@ -82,12 +85,13 @@ class MakeTask:
 
 @dataclass(frozen=True)
 class EvaluateTask:
-    """Run the missing skill cells of one variant in one process.
+    """Run missing skill cells of one variant in one process.
 
     Attributes:
         variant: Its name.
         directory: Its files.
         cells: The cells to run.
+        part: Which of the variant's tasks this is; 0 where it has only one.
         dtype: Computation dtype.
         threads: CPU threads.
         device: `cpu` or `cuda`.
@@ -101,11 +105,12 @@ class EvaluateTask:
     threads: int
     device: str
     sandbox_refusal: str | None
+    part: int = 0
 
     @property
     def name(self) -> str:
         """How progress calls it."""
-        return f"evaluate {self.variant}"
+        return f"evaluate {self.variant}" + (f" (part {self.part})" if self.part else "")
 
     def run(self, send: Send) -> None:
         """Run the cells, one after the other."""
@@ -127,6 +132,30 @@ class EvaluateTask:
             send(
                 "cell", {"cell": cell.name, "suite": cell.plan.name, "seconds": state.seconds, "refused": state.refused}
             )
+
+
+def split_last(tasks: Sequence[EvaluateTask], workers: int) -> list[EvaluateTask]:
+    """Split the cells of the variants that are left over when all workers have had equally many.
+
+    Nine variants on two workers would leave one of them idle for the time of a whole variant. A variant is split only
+    among workers that would stand idle, because each part loads the model again.
+    """
+    over = len(tasks) % workers
+    parts = workers // over if over else 1
+    if parts < 2:
+        return list(tasks)
+    out = list(tasks[:-over])
+    for task in tasks[-over:]:
+        groups: list[list[Cell]] = [[] for _ in range(min(parts, len(task.cells)))]
+        # Longest first into the emptiest group; a cell's work is its requests times the tokens they may take.
+        for cell in sorted(task.cells, key=_work, reverse=True):
+            min(groups, key=lambda group: sum(map(_work, group))).append(cell)
+        out += [replace(task, cells=tuple(g), part=i if len(groups) > 1 else 0) for i, g in enumerate(groups, 1)]
+    return out
+
+
+def _work(cell: Cell) -> int:
+    return cell.plan.requests() * cell.plan.suite.preset(cell.plan.preset).max_new_tokens
 
 
 def _share(before: int, weight: int, total: int) -> Callable[[float], float]:

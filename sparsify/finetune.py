@@ -10,7 +10,10 @@ from sparsify.errors import NumericsError, SparsifyError
 from sparsify.files import plain_os_errors
 from sparsify.masks import count_violations, load_masks
 from sparsify.recipe import FinetuneStage
-from sparsify.stage import StageInput, StageResult
+from sparsify.stage import StageInput, StageResult, event
+
+# A dense checkpoint has a few exact zeros by rounding; above this share somebody pruned it.
+_SPARSE = 0.05
 
 
 def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
@@ -25,12 +28,13 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
     if open_checkpoint(given.parent).is_quantized:
         raise SparsifyError(f"{given.parent} is quantized; train the unquantized model")
     masks = load_masks(given.parent)
+    teachers = {"base": given.base, "given": given.teacher, "none": None}
     job = TrainJob(
         model_dir=given.parent,
         out_dir=given.out,
         work_dir=given.work,
         corpus=[given.corpora[source].path for source in stage.data],
-        teacher_dir=given.base if stage.teacher == "base" else None,
+        teacher_dir=teachers[stage.teacher],
         masks=masks,
     )
     with plain_os_errors():
@@ -45,4 +49,19 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
     ]
     # How often a run was interrupted is no property of its result.
     numbers = {key: value for key, value in asdict(stats).items() if key not in ("resumed_at", "seconds")}
-    return StageResult(numbers, corpora=corpora)
+    teacher = teachers[stage.teacher]
+    if teacher is not None:
+        numbers["teacher_weights_sha256"] = open_checkpoint(teacher).weights_sha256
+    return StageResult(numbers, corpora=corpora, events=_unheld_zeros(given) if not masks else [])
+
+
+def _unheld_zeros(given: StageInput) -> list[dict[str, str]]:
+    """An event where the parent came sparse but without masks, so that training was free to fill its zeros."""
+    parent = open_checkpoint(given.parent)
+    matrices = [name for name, ref in parent.tensors.items() if len(ref.shape) == 2]
+    zeros = sum(int((parent.read(name) == 0).sum()) for name in matrices)
+    share = zeros / max(1, sum(parent.tensors[name].numel for name in matrices))
+    if share < _SPARSE:
+        return []
+    detail = f"{100 * share:.1f} % of the weights were zero, but no {MASKS} says so: training did not hold them"
+    return [event("zeros_not_held", given.parent.name, detail)]

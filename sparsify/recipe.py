@@ -84,7 +84,9 @@ class FinetuneStage(TrainSettings):
     """Train the weights that are left; zeros of earlier stages stay zeros."""
 
     data: tuple[str, ...] = Field(min_length=1, description="corpora: `suite:SKILL/train`, JSONL paths or hub ids")
-    teacher: Literal["base", "none"] = Field("none", description="base = the model that the recipe starts from")
+    teacher: Literal["base", "given", "none"] = Field(
+        "none", description="base = the model that the recipe starts from; given = the one named beside the recipe"
+    )
     tokens: int = Field(600_000, gt=0, description="real (non-padding) tokens to train on")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: int = Field(10, ge=0, description="steps of linear warm-up")
@@ -173,6 +175,11 @@ class Recipe(_Strict):
     def sources(self) -> tuple[str, ...]:
         """Names of all corpora that the recipe reads, each once, in order of use."""
         return tuple(dict.fromkeys(source for stage in self.stages for source in stage.sources))
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether a stage learns from a teacher that is named beside the recipe (`teacher: given`)."""
+        return any(stage.finetune is not None and stage.finetune.teacher == "given" for stage in self.stages)
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as plain JSON with every default written out; the form that is hashed and recorded."""

@@ -36,6 +36,7 @@ class MakeOptions:
         baseline: The variant that this one is to be compared with.
         resolve_corpus: Turns the name of a corpus into a JSONL file; the default takes paths only.
         model_sha256: `model_fingerprint` of the model, where the caller knows it already.
+        teacher_dir: Model that stages with `teacher: given` learn from.
         device: Where tensors are computed.
     """
 
@@ -45,10 +46,13 @@ class MakeOptions:
     baseline: str | None = None
     resolve_corpus: Callable[[str], Path] | None = None
     model_sha256: str | None = None
+    teacher_dir: Path | None = None
     device: str = "cpu"
 
 
-def key_of(model_sha256: str, recipe: Recipe, corpora: Mapping[str, str]) -> tuple[str, ...]:
+def key_of(
+    model_sha256: str, recipe: Recipe, corpora: Mapping[str, str], teacher_sha256: str | None = None
+) -> tuple[str, ...]:
     """The keys of the recipe's stages, in order.
 
     A key hashes the key of what comes before, the stage with every default, the corpora's contents and the version of
@@ -58,18 +62,20 @@ def key_of(model_sha256: str, recipe: Recipe, corpora: Mapping[str, str]) -> tup
         model_sha256: `model_fingerprint` of the model that the recipe starts from.
         recipe: The recipe.
         corpora: SHA-256 of each corpus file by its name in the recipe (`recipe.sources`).
+        teacher_sha256: `model_fingerprint` of the given teacher, where a stage learns from one.
     """
     keys: list[str] = []
     parent = model_sha256
     for stage in recipe.stages:
-        parent = sha256_json(
-            {
-                "parent": parent,
-                "stage": stage.resolved(),
-                "corpora": [corpora[source] for source in stage.sources],
-                "version": STAGE_VERSIONS[stage.kind],
-            }
-        )
+        inputs = {
+            "parent": parent,
+            "stage": stage.resolved(),
+            "corpora": [corpora[source] for source in stage.sources],
+            "version": STAGE_VERSIONS[stage.kind],
+        }
+        if stage.finetune is not None and stage.finetune.teacher == "given":
+            inputs["teacher"] = teacher_sha256
+        parent = sha256_json(inputs)
         keys.append(parent)
     return tuple(keys)
 
@@ -87,16 +93,20 @@ def make_variant(
         OSError: A write failed, a full disk among the causes.
     """
     progress = progress or NullProgress()
+    if recipe.needs_teacher and options.teacher_dir is None:
+        raise RecipeError(f"recipe {recipe.name} learns from a given teacher; name one (--teacher, or `teacher:`)")
     resolve = options.resolve_corpus or local_corpus
     corpora = {source: _corpus(source, resolve(source)) for source in recipe.sources}
     model_sha = options.model_sha256 or model_fingerprint(model_dir)
-    keys = key_of(model_sha, recipe, {source: corpus.sha256 for source, corpus in corpora.items()})
+    teacher = options.teacher_dir if recipe.needs_teacher else None
+    teacher_sha = model_fingerprint(teacher) if teacher is not None else None
+    keys = key_of(model_sha, recipe, {source: corpus.sha256 for source, corpus in corpora.items()}, teacher_sha)
     _check_target(out_dir, model_dir)
     store = Store(options.store)
     parent, records = model_dir, []
     for index, (stage, key) in enumerate(zip(recipe.stages, keys, strict=True)):
         part = _Part(progress, index, len(recipe.stages))
-        given = StageInput(parent, model_dir, store.part(key), store.work(key), corpora, options.device, part)
+        given = StageInput(parent, model_dir, teacher, store.part(key), store.work(key), corpora, options.device, part)
         records.append(_stage(store, key, stage, given))
         parent = store.path(key)
         part.update(1, 1, f"{stage.kind} ready")

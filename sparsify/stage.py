@@ -26,6 +26,7 @@ class StageInput:
     Attributes:
         parent: Model directory that the stage starts from.
         base: Model directory that the whole recipe starts from.
+        teacher: Model directory that stages with `teacher: given` learn from.
         out: Empty directory for the result; it is thrown away if the stage does not finish.
         work: Directory for what an interrupted stage continues from; it outlives the process.
         corpora: The corpora that the stage names.
@@ -35,6 +36,7 @@ class StageInput:
 
     parent: Path
     base: Path
+    teacher: Path | None
     out: Path
     work: Path
     corpora: Mapping[str, Corpus]

@@ -14,13 +14,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-def _w8a8_forward(self: nn.Linear, activations: Tensor) -> Tensor:
-    """`F.linear` over activations rounded to int8 per token (symmetric, scale = max|x| / 127.5), held in float."""
-    low, high = torch.aminmax(activations, dim=-1, keepdim=True)
-    scale = torch.maximum(low.neg(), high) / 127.5
-    scale = torch.where(scale == 0, torch.finfo(scale.dtype).eps, scale)
-    rounded = (activations / scale).clamp_(-128.0, 127.0).round_().mul_(scale)
-    return functional.linear(rounded, self.weight, self.bias)
+class _Rounder:
+    """Rounds activations to int8 per token (symmetric, scale = max|x| / 127.5), held in float.
+
+    Linears that read the same tensor (query, key and value; gate and up) come one after the other, so the last result
+    is kept and used again for the very same tensor. A write into it in between is noticed where torch counts versions;
+    inference tensors have none, and no model writes into the input of a linear before its last reader.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, int, Tensor] | None = None
+
+    def __call__(self, activations: Tensor) -> Tensor:
+        version = 0 if activations.is_inference() else activations._version
+        if self._last is not None and self._last[0] is activations and self._last[1] == version:
+            return self._last[2]
+        low, high = torch.aminmax(activations, dim=-1, keepdim=True)
+        scale = torch.maximum(low.neg(), high) / 127.5
+        scale = torch.where(scale == 0, torch.finfo(scale.dtype).eps, scale)
+        rounded = (activations / scale).clamp_(-128.0, 127.0).round_().mul_(scale)
+        self._last = (activations, version, rounded)
+        return rounded
 
 
 def _is_plain_w8a8(module: nn.Module) -> bool:
@@ -44,6 +58,11 @@ def use_lean_forward(model: nn.Module) -> int:
     Linears with another scheme keep the library's forward, so nothing is computed in another way than was saved.
     """
     found = [module for module in model.modules() if _is_plain_w8a8(module)]
+    rounder = _Rounder()
+
+    def forward(self: nn.Linear, activations: Tensor) -> Tensor:
+        return functional.linear(rounder(activations), self.weight, self.bias)
+
     for module in found:
-        module.forward = MethodType(_w8a8_forward, module)
+        module.forward = MethodType(forward, module)
     return len(found)

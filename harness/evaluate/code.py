@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.errors import ConfigError, InfrastructureError
 from harness.evaluate.sandbox import Job, Problem, Sandbox
+from harness.evaluate.verdicts import KnownVerdicts
 from sparsify.progress import Progress
 from suites.code.scoring import extract
 
@@ -88,9 +89,15 @@ def _problem(name: str, doc: Mapping[str, Any]) -> Problem:
 
 
 def score_completions(
-    samples: Sequence[CodeSample], *, sandbox: Sandbox, progress: Progress | None = None
+    samples: Sequence[CodeSample],
+    *,
+    sandbox: Sandbox,
+    known: KnownVerdicts | None = None,
+    progress: Progress | None = None,
 ) -> list[CodeResult]:
     """Extract, run and judge samples; the results come in the order of `samples`.
+
+    Programs that `known` has a verdict on are not run again.
 
     Raises:
         InfrastructureError: The sandbox failed; nothing is scored then.
@@ -102,7 +109,13 @@ def score_completions(
         for index, (sample, program) in enumerate(zip(samples, programs, strict=True))
         if program is not None
     }
-    verdicts = dict(zip(jobs, sandbox.run(list(jobs.values()), progress=progress), strict=True))
+    programs_to_run = list(jobs.values())
+    judged = (
+        known.run(programs_to_run, sandbox=sandbox, progress=progress)
+        if known is not None
+        else sandbox.run(programs_to_run, progress=progress)
+    )
+    verdicts = dict(zip(jobs, judged, strict=True))
     results = []
     for index, (sample, program) in enumerate(zip(samples, programs, strict=True)):
         verdict = verdicts.get(index)

@@ -70,6 +70,18 @@ def test_an_unknown_recipe_key_is_refused(tmp_path: Path) -> None:
     refused(sparsebench("sparsify", "pocket", "--recipe", recipe, "-o", tmp_path / "o"), 2, "unknown key 'sparcity'")
 
 
+@needs_pocket
+def test_a_recipe_that_wants_a_teacher_says_so(tmp_path: Path) -> None:
+    wanting = {"from": "p", "recipe": "sparse-finetuned"}
+    out = tmp_path / "o"
+    done = sparsebench("run", study(tmp_path, variants={"dense": wanting}), "--out", out)
+    refused(done, 2, "add `teacher: MODEL`")
+    done = sparsebench("run", study(tmp_path, variants={"dense": {**wanting, "teacher": "q"}}), "--out", out)
+    refused(done, 2, "teacher 'q' is not in models: p")
+    refused(sparsebench("sparsify", "pocket", "--recipe", "sparse-finetuned", "-o", out), 2, "name one (--teacher")
+    assert [path.name for path in tmp_path.iterdir()] == ["mini.yaml"]
+
+
 def test_a_missing_model_directory_is_refused(tmp_path: Path) -> None:
     refused(sparsebench("eval", tmp_path / "nowhere", "-s", "gsm8k", "--out", tmp_path / "o"), 2, "does not exist")
     empty = tmp_path / "empty"

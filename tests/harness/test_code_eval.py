@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError, InfrastructureError, SandboxUnavailable
+from harness.errors import ConfigError, CorruptRecordError, InfrastructureError, SandboxUnavailable
 from harness.evaluate.code import CodeResult, CodeSample, pass_at_k, score_completions, score_file
-from harness.evaluate.sandbox import Sandbox, open_sandbox
+from harness.evaluate.sandbox import Job, Limits, Sandbox, Verdict, open_sandbox
+from harness.evaluate.verdicts import KnownVerdicts
+from sparsify.progress import Progress
 
 DOC = {
     "task_id": "pocket/1",
@@ -152,3 +155,35 @@ def test_pocket_items_pass_with_their_own_solution(sandbox: Sandbox) -> None:
     wrong = [CodeSample(str(i), draw.doc, "    return None\n") for i, draw in enumerate(draws)]
     assert [r for r in score_completions(samples, sandbox=sandbox) if not r.passed] == []
     assert [r for r in score_completions(wrong, sandbox=sandbox) if r.passed] == []
+
+
+class _Counting(Sandbox):
+    """The real sandbox, counting what it is asked to run."""
+
+    def __init__(self, real: Sandbox, limits: Limits | None = None) -> None:
+        super().__init__(real.backend, real.info, limits or real.limits, real.workers)
+        self.asked = 0
+
+    def run(self, jobs: Sequence[Job], *, progress: Progress | None = None) -> list[Verdict]:
+        self.asked += len(jobs)
+        return super().run(jobs, progress=progress)
+
+
+def test_a_program_with_a_verdict_is_not_run_again(sandbox: Sandbox, tmp_path: Path) -> None:
+    counting = _Counting(sandbox, Limits(wall_seconds=1.5, cpu_seconds=1))
+    outputs = ["    return x + 1\n", "    return x\n", "    while True:\n        pass\n"]
+    samples = [CodeSample(str(index), DOC, output) for index, output in enumerate(outputs)]
+    first = score_completions(samples, sandbox=counting, known=KnownVerdicts(tmp_path, "a.code"))
+    assert counting.asked == 3 and [r.status for r in first] == ["passed", "failed_assert", "timeout"]
+    # Another cell, from what is on disk: only the time-out, which may be the machine's fault, is tried anew.
+    again = score_completions(samples, sandbox=counting, known=KnownVerdicts(tmp_path, "b.code"))
+    assert counting.asked == 4 and [r.status for r in again] == [r.status for r in first]
+    # Another problem, test or limit is another verdict.
+    other = [CodeSample("0", {**DOC, "test": DOC["test"].replace("== 2", "== 3")}, outputs[0])]
+    assert score_completions(other, sandbox=counting, known=KnownVerdicts(tmp_path, "c"))[0].status == "failed_assert"
+    wider = _Counting(sandbox, Limits(wall_seconds=2.5, cpu_seconds=1))
+    score_completions(samples[:1], sandbox=wider, known=KnownVerdicts(tmp_path, "d"))
+    assert wider.asked == 1
+    (tmp_path / "a.code.json").write_text("{")
+    with pytest.raises(CorruptRecordError, match="is damaged"):
+        KnownVerdicts(tmp_path, "e")

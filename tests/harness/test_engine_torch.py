@@ -303,10 +303,15 @@ def test_int8_gives_the_librarys_numbers_bit_for_bit(tiny: Path, tmp_path: Path)
     assert torch.equal(ours, theirs)
     linear = lean.model.model.layers[0].mlp.gate_proj
     assert linear.weight.dtype == torch.float32
-    assert linear.forward.__func__.__name__ == "_w8a8_forward"
+    assert "use_lean_forward" in linear.forward.__func__.__qualname__
     assert 0 < float((ours - dense).abs().max()) < 0.5 * float(dense.abs().max())
     zero = torch.zeros(1, 1, linear.in_features)
     assert torch.equal(linear(zero), torch.zeros(1, 1, linear.out_features))
+    # Linears with the same input share its rounding, but not once it was written to.
+    shown = torch.randn(1, 2, linear.in_features)
+    before = linear(shown)
+    shown.mul_(-3)
+    assert torch.equal(linear(shown), linear(shown.clone())) and not torch.equal(linear(shown), before)
 
 
 def test_wrong_directories_say_what_is_wrong(tiny: Path, tmp_path: Path) -> None:

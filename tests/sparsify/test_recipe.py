@@ -22,6 +22,8 @@ NAMES = {
     "2of4-int8",
     "sparse70-recovered",
     "sparse70-recovered-int8",
+    "sparse-finetuned",
+    "sparse-finetuned-int8",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
@@ -45,6 +47,9 @@ def test_the_baseline_is_trained_as_the_recovered_ones_are() -> None:
     finetunes = [load_recipe(n).stages[i].finetune for n, i in (("dense-finetuned", 0), ("sparse70-recovered", 1))]
     assert finetunes[0] is not None and finetunes[0] == finetunes[1]
     assert finetunes[0].teacher == "base" and finetunes[0].losses.squarehead == 1.0
+    continued = load_recipe("sparse-finetuned")
+    assert continued.stages[0].finetune == finetunes[0].model_copy(update={"teacher": "given"})
+    assert continued.needs_teacher and not load_recipe("sparse70-recovered").needs_teacher
 
 
 def test_variants_of_one_recipe_begin_alike() -> None:
@@ -53,6 +58,7 @@ def test_variants_of_one_recipe_begin_alike() -> None:
     )
     assert recovered.stages[: len(plain.stages)] == plain.stages
     assert quantized.stages[: len(recovered.stages)] == recovered.stages
+    assert load_recipe("sparse-finetuned-int8").stages[:1] == load_recipe("sparse-finetuned").stages
 
 
 def test_resolved_has_every_default(tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ class Workshop:
     def __init__(self, model: Path, corpus: Path, root: Path) -> None:
         self.model, self.corpus, self.root = model, corpus, root
 
-    def make(self, recipe: Recipe, name: str = "v", *, model: Path | None = None) -> tuple[Path, VariantInfo]:
+    def make(
+        self, recipe: Recipe, name: str = "v", *, model: Path | None = None, teacher: Path | None = None
+    ) -> tuple[Path, VariantInfo]:
         out = self.root / "variants" / name
         options = MakeOptions(
             store=self.root / "store",
@@ -60,6 +62,7 @@ class Workshop:
             base="tiny",
             baseline="dense",
             resolve_corpus=lambda source: self.corpus if source == "text" else Path(source),
+            teacher_dir=teacher,
         )
         return out, make_variant(model or self.model, recipe, out, options=options)
 
@@ -350,3 +353,25 @@ def test_record_is_plain_json(shop: Workshop) -> None:
     out, _ = shop.make(recipe_of(PRUNE, QUANTIZE))
     numbers = json.loads((out / "variant.json").read_text())["stages"][0]["linears"]
     assert all(math.isfinite(value) for stats in numbers.values() for value in stats.values())
+
+
+def test_a_given_teacher_is_part_of_the_stage(shop: Workshop, make_model: Callable[..., Path], tmp_path: Path) -> None:
+    given = {"finetune": {**FINETUNE["finetune"], "teacher": "given"}}
+    with pytest.raises(RecipeError, match="learns from a given teacher; name one"):
+        shop.make(recipe_of(given))
+    sparse, _ = shop.make(recipe_of({"prune": {"method": "magnitude", "sparsity": 0.7}}), "sparse")
+    _, first = shop.make(recipe_of(given), "first", model=sparse, teacher=shop.model)
+    other = make_model(tmp_path / "other", seed=5)
+    _, second = shop.make(recipe_of(given), "second", model=sparse, teacher=other)
+    assert first.stages[-1]["key"] != second.stages[-1]["key"] and first.weights_sha256 != second.weights_sha256
+    assert first.stages[-1]["teacher_weights_sha256"] == open_checkpoint(shop.model).weights_sha256
+    # The masks that came with the sparse model held; the teacher is dense.
+    assert first.sparsity.linears == pytest.approx(0.7, abs=0.01) and not first.events
+
+
+def test_zeros_without_masks_are_an_event(shop: Workshop) -> None:
+    sparse, _ = shop.make(recipe_of({"prune": {"method": "magnitude", "sparsity": 0.7}}), "sparse")
+    (sparse / "masks.safetensors").unlink()
+    _, info = shop.make(recipe_of(FINETUNE), "trained", model=sparse)
+    assert [(event.kind, event.where) for event in info.events] == [("zeros_not_held", "sparse")]
+    assert info.sparsity.linears is not None and info.sparsity.linears < 0.3

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-import os
 import random
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from suites.pocket import gsm8k, items
+from suites.pocket import gsm8k
 from suites.pocket.draw import Draw
 
-ROOT = Path(__file__).resolve().parents[2]
 MARK = re.compile(r"(\d+)([-+*/])(\d+)=<<(\d+[-+*/]\d+)=(\d+)>>(\d+) ")
-DIGEST = (
-    "import hashlib, json\n"
-    "from suites.pocket import items\n"
-    "rows = [[d.template, d.slots, d.difficulty, dict(d.doc), d.response] for d in items.test_items('gsm8k', 100)]\n"
-    "print(hashlib.sha256(json.dumps(rows).encode()).hexdigest())\n"
-)
 
 
 def draws(difficulty: int, count: int = 300) -> list[Draw]:
@@ -97,50 +85,3 @@ def test_no_pattern_field_is_left_open() -> None:
         text = draw.doc["question"] + draw.doc["answer"]
         assert "{" not in text and "}" not in text and "  " not in text
         assert draw.doc["question"].count("?") == 1
-
-
-def test_templates_and_unseen_share() -> None:
-    assert len(gsm8k.TEMPLATES) >= 14
-    assert len(gsm8k.UNSEEN) >= len(gsm8k.TEMPLATES) / 10
-    for difficulty in (1, 2, 3, 4):
-        served = set(gsm8k.templates_for(difficulty))
-        assert served & gsm8k.UNSEEN and served - gsm8k.UNSEEN
-        for template in served:
-            got = gsm8k.draw(random.Random(7), difficulty=difficulty, templates={template})
-            assert got.template == template
-
-
-def test_same_slots_mean_same_question() -> None:
-    questions: dict[object, str] = {}
-    for draw in itertools.islice(items.train_items("gsm8k", seed=5), 4000):
-        assert questions.setdefault((draw.key, draw.difficulty), draw.doc["question"]) == draw.doc["question"]
-
-
-def test_train_stream_shows_no_unseen_template_and_no_test_item() -> None:
-    stream = list(itertools.islice(items.train_items("gsm8k", seed=1), 3000))
-    assert not {draw.template for draw in stream} & gsm8k.UNSEEN
-    test = items.test_items("gsm8k")
-    assert items.leaks(stream, test) == []
-    assert len({draw.doc["question"] for draw in stream}) > 0.95 * len(stream)
-    planted = [*stream, test[17]]
-    assert items.leaks(planted, test) == [test[17]]
-    reworded = dataclasses.replace(test[3], doc={**test[3].doc, "question": "something else"})
-    assert items.leaks([reworded], test) == [reworded]
-
-
-def test_test_set_is_distinct_and_a_tenth_is_unseen() -> None:
-    test = items.test_items("gsm8k")
-    assert len({draw.doc["question"] for draw in test}) == len({draw.key for draw in test}) == 2500
-    assert sum(items.is_unseen("gsm8k", draw) for draw in test) == 250
-    assert items.test_items("gsm8k", 300) == test[:300]
-
-
-def test_items_come_back_byte_for_byte() -> None:
-    digests = set()
-    for seed in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [sys.executable, "-c", DIGEST], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        digests.add(done.stdout.strip())
-    assert len(digests) == 1 and len(digests.pop()) == 64

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import re
 import statistics
-import subprocess
-import sys
 
 import pytest
 
 from suites.pocket import items, summarization
 from suites.pocket.draw import Draw
 from suites.summarization.scoring import score, sentences
-
-_DIGEST = """
-import hashlib, itertools, json, sys
-from suites.pocket import items
-rows = [*items.test_items({skill!r}, 300), *itertools.islice(items.train_items({skill!r}, seed=3), 200)]
-text = json.dumps([[r.template, r.slots, r.difficulty, r.doc, r.response] for r in rows])
-print(hashlib.sha256(text.encode()).hexdigest())
-"""
 
 
 def _draws(difficulty: int, count: int = 300) -> list[Draw]:
@@ -55,14 +44,6 @@ def test_shape_and_content(difficulty: int) -> None:
             content = [word for word in re.findall(r"\w+", line) if word not in fixed]
             assert set(content) <= words and len(content) >= 4
             assert line not in draw.doc["article"] or draw.template.endswith("plain")
-
-
-def test_every_difficulty_has_seen_and_unseen_templates_and_all_are_drawn() -> None:
-    module = summarization
-    assert len(module.TEMPLATES) == len(set(module.TEMPLATES)) >= 12
-    assert module.UNSEEN <= set(module.TEMPLATES) and len(module.UNSEEN) >= 0.1 * len(module.TEMPLATES)
-    for difficulty in (1, 2, 3, 4):
-        assert {draw.template for draw in _draws(difficulty)} == set(module.templates_for(difficulty))
 
 
 def test_pointers_select_the_highlights() -> None:
@@ -98,35 +79,7 @@ def test_templates_alone_and_leading_sentences_earn_little() -> None:
     assert statistics.mean(first) < 0.50
 
 
-def test_training_stream_is_held_out_distinct_and_bounded() -> None:
-    test = items.test_items("summarization")
-    assert len({draw.key for draw in test}) == len({draw.doc["article"] for draw in test}) == items.TEST_SIZE
+def test_training_articles_and_summaries_are_bounded() -> None:
     train = list(itertools.islice(items.train_items("summarization", seed=1), 3000))
-    assert not {draw.template for draw in train} & summarization.UNSEEN
-    assert items.leaks(train, test) == []
-    assert len({draw.key for draw in train}) > 0.99 * len(train)
-    assert sum(items.is_unseen("summarization", draw) for draw in test) == items.TEST_SIZE // 10
     assert max(len(draw.response) for draw in train) / 3.5 < 72, "max_new_tokens of the suite"
     assert max(len(draw.doc["article"]) for draw in train) < 1600
-
-
-def test_planted_leaks_are_found() -> None:
-    test = items.test_items("summarization", 50)
-    clean = next(items.train_items("summarization"))
-    same_prompt = Draw("other", ("x",), 1, {**clean.doc, "article": test[7].doc["article"].upper() + " "}, "")
-    same_slots = Draw(test[9].template, test[9].slots, 1, clean.doc, clean.response)
-    assert items.leaks([clean, same_prompt, same_slots], test) == [same_prompt, same_slots]
-
-
-def test_items_do_not_depend_on_the_process() -> None:
-    digests = {
-        subprocess.run(
-            [sys.executable, "-c", _DIGEST.format(skill="summarization")],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-        for seed in ("1", "77")
-    }
-    assert len(digests) == 1
