@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records import GroupValue, SpeedRow, Summary, VariantSummary
+from harness.records import GroupValue, RecoveryResult, SpeedRow, Summary, VariantSummary
 from harness.report.leaderboard import order
 from harness.report.markdown import (
     Notes,
