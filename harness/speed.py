@@ -48,6 +48,7 @@ def panel_plan(study: Study, layout: Layout, device: str) -> list[PlannedPanel]:
             device=device,
             engines=spec.engines,
             batches=spec.batches,
+            attempts=spec.attempts,
         )
         options = PanelOptions(at_least=_asked(study, panel, ordered))
         panels.append(PlannedPanel(panel, {name: layout.variant(name) for name in ordered}, options))

@@ -69,6 +69,7 @@ class SpeedSpec(_Strict):
     threads: int = Field(1, gt=0)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     budget_s: float = Field(40.0, gt=0, description="seconds to spend on one run; a restless machine costs repeats")
+    attempts: int = Field(3, gt=0, description="runs at most while the machine is too restless to decide")
 
     @model_validator(mode="after")
     def _batches_of_a_sweep(self) -> SpeedSpec:
