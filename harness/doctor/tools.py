@@ -46,13 +46,18 @@ def bundled(models: Mapping[str, Path] | None = None) -> list[Finding]:
 
 
 def _model(name: str, directory: Path) -> Finding:
-    from sparsify.checkpoint import open_checkpoint
+    from sparsify.checkpoint import open_checkpoint, read_header
     from sparsify.corpus import sha256_file
     from sparsify.errors import CheckpointError
+    from sparsify.packed import PACKED, is_packed
 
     fix = "install sparsebench again; a clone needs the files of suites/pocket"
     try:
-        size = open_checkpoint(directory).bytes
+        if is_packed(directory):
+            read_header(directory / PACKED)
+            size = (directory / PACKED).stat().st_size
+        else:
+            size = open_checkpoint(directory).bytes
         hashes = [sha256_file(path) for path in sorted(directory.glob("*.safetensors"))]
         card = directory.parent / "README.md"
         stated = card.read_text(encoding="utf-8") if card.is_file() else None
