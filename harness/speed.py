@@ -97,7 +97,7 @@ def speed_row(row: PanelRow) -> SpeedRow:
         ci95=_interval(row.ci95),
         noise_floor=floor,
         n=row.n_blocks,
-        method="ratio of medians, bootstrap over blocks" if row.ci95 else None,
+        method="ratio of medians of block-adjusted times, bootstrap over blocks" if row.ci95 else None,
         reason=row.reason,
         verdict=row.verdict,
         p_value=_cut(row.p_value),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 WINDOW = 5
@@ -55,10 +56,8 @@ def block_order(names: Sequence[str], block: int) -> tuple[str, ...]:
     return turned if block % 2 == 0 else turned[::-1]
 
 
-def measure(step: Callable[[], None], *, lead_in: int, steps: int, clocks: Clocks) -> Timing:
-    """Time `steps` calls of `step` after `lead_in` that do not count (they warm the caches after others ran)."""
-    for _ in range(lead_in):
-        step()
+def measure(step: Callable[[], None], *, steps: int, clocks: Clocks) -> Timing:
+    """Time `steps` calls of `step`, the device synchronised before the first and after each."""
     clocks.synchronise()
     cpu = clocks.cpu()
     stamps = [clocks.wall()]
@@ -106,6 +105,24 @@ def blocks_to_go(done: int, *, elapsed: float, budget: float, least: Least, meas
 def block_medians(timings: Sequence[Timing]) -> list[float]:
     """Median step of every block, in seconds."""
     return [statistics.median(timing.seconds) for timing in timings]
+
+
+def adjust_blocks(medians: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+    """Block medians without what a whole block had in common: a slow moment of the machine that met all processes.
+
+    Each value is divided by the geometric mean of its block over the processes, relative to that of all blocks. So the
+    processes keep their proportions in every block, and a drift from block to block cancels exactly; the scale, in
+    seconds, stays.
+
+    Args:
+        medians: By process, seconds, one value a block; the same blocks in all.
+    """
+    blocks = [sum(map(math.log, block)) / len(block) for block in zip(*medians.values(), strict=True)]
+    mean = sum(blocks) / len(blocks)
+    return {
+        name: [value / math.exp(block - mean) for value, block in zip(values, blocks, strict=True)]
+        for name, values in medians.items()
+    }
 
 
 def speed_ratio(baseline: Sequence[float], variant: Sequence[float], *, seed: int) -> Ratio:

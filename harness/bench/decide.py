@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.bench.clock import Ratio, speed_ratio
+from harness.bench.clock import Ratio, adjust_blocks, speed_ratio
 from harness.bench.spec import Verdict
 
 FLOOR_LIMIT = 0.05
@@ -51,9 +51,26 @@ def mann_whitney(first: Sequence[float], second: Sequence[float]) -> float:
     return float(mannwhitneyu(first, second, alternative="two-sided").pvalue)
 
 
-def compare(baseline: Sequence[float], other: Sequence[float], *, seed: int) -> Comparison:
-    """Compare block medians, in seconds, of the same blocks."""
-    return Comparison(speed_ratio(baseline, other, seed=seed), mann_whitney(baseline, other))
+def compare(baseline: str, medians: Mapping[str, Sequence[float]], *, seed: int) -> dict[str, Comparison]:
+    """Compare every other process with the baseline.
+
+    The ratio is of block-adjusted times (`adjust_blocks`). The rank test takes them as they were: adjusting makes the
+    processes depend on each other, and would make the test too sure; a common drift only makes it less sure.
+
+    Args:
+        baseline: Its process.
+        medians: By process, block medians in seconds, the same blocks in all.
+        seed: Of the bootstrap.
+    """
+    adjusted = adjust_blocks(medians)
+    return {
+        process: Comparison(
+            speed_ratio(adjusted[baseline], adjusted[process], seed=seed),
+            mann_whitney(medians[baseline], medians[process]),
+        )
+        for process in medians
+        if process != baseline
+    }
 
 
 def floor_of(twin: Ratio) -> float:

@@ -38,7 +38,7 @@ def panel_spec(number: int, budget_s: float) -> PanelSpec:
         workload="decode",
         context=16,
         batch=1,
-        new_tokens=8,
+        new_tokens=1,
         threads=1,
         dtype="float32",
         baseline="a",
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m harness.bench.error_rates", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of panels.jsonl and error_rates.{json,md}")
     parser.add_argument("--seconds", type=float, default=170.0, help="stop after so many; start again to go on")
-    parser.add_argument("--budget", type=float, default=2.0, help="seconds of one run of a panel")
+    parser.add_argument("--budget", type=float, default=4.0, help="seconds of one run of a panel")
     parser.add_argument("--same", type=int, default=WANTED["same"], help="decided panels of A against A")
     parser.add_argument("--slower", type=int, default=WANTED["slower"], help="decided panels of A against 1.2x slower")
     given = parser.parse_args(arguments)

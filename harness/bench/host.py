@@ -66,8 +66,6 @@ def main() -> None:
     """Serve panels until stdin closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     raise_priority()
-    if os.environ.get("PIN"):
-        os.sched_setaffinity(0, {int(os.environ["PIN"])})
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the messages
     preload([])

@@ -20,9 +20,12 @@ SLOW_STEP_S = 0.5
 
 
 def steps_of(spec: PanelSpec, slowest: float) -> tuple[int, int]:
-    """(lead-in, timed) steps of a measurement; a step of whole prompts that is slow needs no lead-in or repetition."""
+    """(lead-in, timed) steps of a measurement; a step of whole prompts that is slow needs no lead-in or repetition.
+
+    The lead-in is in single units of work, however many of them a timed step does.
+    """
     if spec.workload == "decode":
-        return -(-DECODE_LEAD_IN // spec.forwards), spec.new_tokens
+        return DECODE_LEAD_IN, spec.new_tokens
     return (1, 2) if slowest < SLOW_STEP_S else (0, 1)
 
 

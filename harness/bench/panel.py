@@ -1,8 +1,9 @@
 """Runs speed panels: every variant in a process of its own, measured in turn, compared with a baseline.
 
-The ratio is baseline time over variant time, of medians over blocks; in each block every process measures once, in the
-order A B C and then C B A. A second process of the baseline, the twin, is measured like a variant: its ratio is the
-noise floor. In the (rotating) order it stands opposite the baseline, where drift within a block shows most.
+The ratio is baseline time over variant time, of medians over blocks, after what each block had in common is taken out.
+In each block every process measures once, in the order A B C and then C B A. A second process of the baseline, the
+twin, is measured like a variant: its ratio is the noise floor. In the (rotating) order it stands opposite the baseline,
+where drift within a block shows most.
 
 A run whose noise floor or read bandwidth says that the machine was too restless decides nothing and is repeated, with
 new processes; so is a run that shows a significant slowdown, before anybody hears of it.

@@ -1,4 +1,4 @@
-"""A raised priority for the speed processes, where the system allows it, so that other work disturbs them less."""
+"""Priority and place of the speed processes, so that other work disturbs them less, and all of them alike."""
 
 from __future__ import annotations
 
@@ -22,6 +22,17 @@ def raise_priority() -> None:
         with contextlib.suppress(OSError):
             os.setsid()
             AUTOGROUP.write_text(str(NICE))
+
+
+def keep_to(threads: int) -> None:
+    """Keep this process to as many processors as it has threads, the last ones that it may use.
+
+    All workers of a panel get the same ones. Otherwise the scheduler puts each where it likes, and the difference
+    between two processors (and what their other halves are doing) looks like one between variants.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        allowed = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, allowed[-threads:])
 
 
 def priority() -> dict[str, int | None]:

@@ -15,7 +15,8 @@ from harness.bench.spec import PanelRow, PanelSpec
 from harness.errors import CorruptRecordError
 from sparsify.errors import CheckpointError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 knew neither runs nor verdicts, and took ratios without adjusting blocks; its rows can still be read."""
 _OWN_LINES = ("processes", "measures")
 
 

@@ -66,12 +66,7 @@ def findings_of(spec: PanelSpec, result: Mapping[str, Any]) -> Findings:
     bandwidth = (result["before"]["read_bandwidth"], result["after"]["read_bandwidth"])
     if spec.baseline not in medians or spec.baseline + TWIN not in medians:
         return Findings(None, {}, restlessness(None, bandwidth))
-    baseline = medians[spec.baseline]
-    compared = {
-        process: compare(baseline, values, seed=spec.seed)
-        for process, values in medians.items()
-        if process != spec.baseline
-    }
+    compared = compare(spec.baseline, medians, seed=spec.seed)
     floor = compared.pop(spec.baseline + TWIN)
     return Findings(floor, compared, restlessness(floor_of(floor.ratio), bandwidth))
 

@@ -12,7 +12,7 @@ from harness.bench.spec import PanelRow, PanelSpec
 if TYPE_CHECKING:
     from rich.table import Table
 
-_SHARED = "Ratio: baseline time / variant time, medians over blocks, 95 % bootstrap interval; above 1 is faster."
+_SHARED = "Ratio: baseline time / variant time, medians of block-adjusted times, 95 % interval; above 1 is faster."
 
 
 def panel_table(spec: PanelSpec, rows: Sequence[PanelRow]) -> Table:

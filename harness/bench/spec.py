@@ -118,7 +118,7 @@ class PanelSpec:
     def longest(self, forwards: int) -> int:
         """Tokens that a measurement adds to the context when a step does `forwards` units of work."""
         if self.workload == "decode":
-            return (self.new_tokens + DECODE_LEAD_IN) * forwards
+            return self.new_tokens * forwards + DECODE_LEAD_IN
         return self.new_tokens if self.workload == "throughput" else 0
 
 
@@ -147,7 +147,8 @@ class PanelRow:
 
     Attributes:
         tokens_per_s: From the median step; only meaningful beside the machine it was taken on.
-        ratio: Baseline time over this variant's time, medians over blocks.
+        ratio: Baseline time over this variant's time, medians over blocks of block-adjusted times; so it may differ a
+            little from the quotient of two `tokens_per_s`, which are not adjusted.
         ci95: Its 95 % bootstrap interval over blocks.
         noise_floor: `ratio` and `ci95` of a second process of the baseline against the first, in the same blocks.
         p_value: Mann-Whitney test of the block medians, two-sided.

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 from harness.bench.clock import Clocks, is_steady, measure
 from harness.bench.energy import joules_between, read_energy
 from harness.bench.memory import limit_memory, out_of_memory, read_memory, reset_peak
+from harness.bench.priority import keep_to
 from harness.bench.wire import die_with_parent, receive, send
 from harness.errors import ConfigError, SparsebenchError
 from sparsify.errors import SparsifyError
@@ -55,6 +56,8 @@ def serve(connection: Connection, spec: dict[str, Any]) -> None:
     except (SparsebenchError, SparsifyError, MemoryError, RuntimeError) as error:
         send(connection, failure(error))
         return
+    if spec["device"] == "cpu":
+        keep_to(spec["threads"])
     # Everything loaded so far lives as long as the process: keep the collector away from it while timing.
     gc.collect()
     gc.freeze()
@@ -106,7 +109,7 @@ class Session:
         start = self._clocks.wall()
         while True:
             workload.reset()
-            timing = measure(self._step, lead_in=0, steps=message["chunk"], clocks=self._clocks)
+            timing = measure(self._step, steps=message["chunk"], clocks=self._clocks)
             seconds += timing.seconds
             spent = self._clocks.wall() - start
             steady = len(seconds) >= LEAST_WARM_UP and is_steady(seconds)
@@ -114,11 +117,14 @@ class Session:
                 return {"warm_up": seconds, "steady": steady, "warm_up_s": spent}
 
     def measure(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Measure once."""
+        """Measure once, after a lead-in that does not count (it warms the caches after others ran)."""
         self._workload.reset()
+        for _ in range(message["lead_in"]):
+            self._workload.step()
+        self._clocks.synchronise()
         energy = read_energy()
-        timing = measure(self._step, lead_in=message["lead_in"], steps=message["steps"], clocks=self._clocks)
-        timing = replace(timing, joules=share(joules_between(energy, read_energy()), message))
+        timing = measure(self._step, steps=message["steps"], clocks=self._clocks)
+        timing = replace(timing, joules=joules_between(energy, read_energy()))
         return {**asdict(timing), "peak_rss": read_memory().peak_rss, "peak_device": self._peak_device()}
 
     def _reset_peak(self) -> None:
@@ -145,10 +151,3 @@ def repeated(step: Callable[[], None], count: int) -> Callable[[], None]:
             step()
 
     return several
-
-
-def share(joules: float | None, message: Mapping[str, int]) -> float | None:
-    """The timed steps' share of the energy that lead-in and timed steps used together."""
-    if joules is None:
-        return None
-    return joules * message["steps"] / (message["steps"] + message["lead_in"])
