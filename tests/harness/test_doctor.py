@@ -87,7 +87,7 @@ def test_no_sandbox_is_a_warning_with_the_fix() -> None:
 
 @pytest.mark.skipif(not (MODEL / "model.safetensors").is_file(), reason="the pocket model is not here")
 def test_a_damaged_or_missing_bundled_model_stops_the_main_job(tmp_path: Path) -> None:
-    assert states(tools.bundled()) == ["ok", "ok"]
+    assert states(tools.bundled()) == ["ok", "ok", "ok"]
     card = tmp_path / "README.md"
     shutil.copytree(MODEL, tmp_path / "model")
     shutil.copy(MODEL.parent / "README.md", card)
@@ -103,6 +103,10 @@ def test_a_damaged_or_missing_bundled_model_stops_the_main_job(tmp_path: Path) -
     assert states(tools.bundled(models)) == ["fail"]
     weights.unlink()
     assert states(tools.bundled(models)) == ["fail"]
+    packed = Path(shutil.copytree(MODEL.parent / "sparse70", tmp_path / "sparse70"))
+    assert states(tools.bundled({"pocket-sparse70": packed})) == ["ok"]
+    (packed / "packed.safetensors").write_bytes((packed / "packed.safetensors").read_bytes()[:5000])
+    assert states(tools.bundled({"pocket-sparse70": packed})) == ["fail"]
 
 
 def test_real_data(tmp_path: Path) -> None:
