@@ -53,6 +53,8 @@ def answer(request: dict[str, Any], workers: Workers, out: BinaryIO) -> None:
     try:
         result = run_interleaved(spec, workers, roles, report, fresh=request["fresh"])
     except WorkerFailed as error:
+        # What ended one worker may be about to end the others: the next run starts with new ones.
+        workers.reset()
         say({"error": str(error), "exit_code": error.exit_code})
     else:
         import torch

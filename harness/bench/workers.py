@@ -140,6 +140,13 @@ class Workers:
         worker.process.kill()
         worker.process.join()
 
+    def reset(self) -> None:
+        """End all workers and forget them."""
+        self.kill()
+        for worker in [*self._workers.values(), *([self._meter] if self._meter else [])]:
+            worker.connection.close()
+        self._workers, self._meter = {}, None
+
     def kill(self) -> None:
         """End all workers at once."""
         for worker in [*self._workers.values(), *([self._meter] if self._meter else [])]:
