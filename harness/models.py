@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, InfrastructureError
 
 _POCKET = Path(__file__).resolve().parent.parent / "suites" / "pocket"
 BUNDLED = {"pocket": _POCKET / "model", "pocket-base": _POCKET / "base", "pocket-sparse70": _POCKET / "sparse70"}
@@ -56,7 +56,7 @@ def _ordinary(directory: Path) -> Path:
     parts = "".join(sha256_file(directory / name) for name in (PACKED, "config.json"))
     expanded = cache_directory() / f"{directory.name}-{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
     if not expanded.is_dir():
-        expanded.parent.mkdir(parents=True, exist_ok=True)
+        _writable(expanded.parent)
         with tempfile.TemporaryDirectory(prefix=f".{directory.name}-", dir=expanded.parent) as part:
             whole = Path(part) / "model"
             whole.mkdir()
@@ -67,6 +67,16 @@ def _ordinary(directory: Path) -> Path:
                 if not expanded.is_dir():  # else another process was quicker, with the same content
                     raise
     return expanded
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InfrastructureError(f"cannot write to {folder}; set SPARSEBENCH_CACHE to a folder that can be written")
 
 
 def public_name(name: str) -> str:

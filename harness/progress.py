@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 _LINE_EVERY_S = 15.0
+_LEAST_DONE = 0.02
 
 
 class Phase:
@@ -62,8 +63,10 @@ class Phase:
             self._bar.update(self._task, completed=done / (total or 1.0) * self._total, note=note[-60:])
         elif not self._quiet and time.monotonic() - self._last > _LINE_EVERY_S and done:
             self._last = time.monotonic()
-            left = (self._last - self._began) * (total - done) / done
-            self.say(f"{self._title}: {100 * done / total:.0f} %, about {left:.0f} s left ({note})")
+            # Before a fiftieth is done, or after a repeat began at 0 again, an estimate would be absurd.
+            left = (self._last - self._began) * (total - done) / done if done / total >= _LEAST_DONE else None
+            told = "" if left is None else f", about {left:.0f} s left"
+            self.say(f"{self._title}: {100 * done / total:.0f} %{told} ({note})")
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""

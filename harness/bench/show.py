@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.bench.clock import Ratio
 from harness.bench.decide import floor_of
-from harness.bench.spec import PanelRow, PanelSpec
+from harness.bench.spec import BASELINE_REASON, PanelRow, PanelSpec
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +33,8 @@ def panel_table(spec: PanelSpec, rows: Sequence[PanelRow]) -> Table:
         cells = [name, *([str(row.batch)] if sweep else []), _ratio(row), str(row.verdict)]
         cells += [_number(row.tokens_per_s), _mega(row.peak_device or row.peak_rss), _mega(row.bytes)]
         table.add_row(*(Text(cell) for cell in cells))
-    notes += sorted({row.reason for row in rows if row.reason and row.verdict == "not decided"})
+    undecided = {row.reason for row in rows if row.verdict == "not decided"} - {None, BASELINE_REASON}
+    notes += sorted(str(reason) for reason in undecided)
     energies = {row.energy_j_per_token for row in rows} - {None}
     notes.append("energy: unavailable" if energies <= {"unavailable"} else f"J/token: {_energies(rows)}")
     table.caption = Text("\n".join(notes))

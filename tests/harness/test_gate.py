@@ -4,73 +4,33 @@ from __future__ import annotations
 
 import itertools
 import runpy
-from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from harness.errors import ConfigError, CorruptRecordError
-from harness.gate import Context, GateReport, RuleResult, RunRecords, check
+from harness.gate import GateReport, RuleResult, RunRecords
 from harness.gate.judge import items_to_decide, judge
-from harness.gate_rules import GateRule
 from harness.records import Summary
 
-runs = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("runs.py"))))
-RULES: TypeAdapter[Any] = TypeAdapter(list[GateRule])
-N = 300
-SUITES = ("gsm8k", "code", "summarization")
-
-
-def scores(n: int = N) -> dict[str, dict[str, list[float]]]:
-    """dense; twin, its equal; noisy, no worse but with flips; damaged, bad at code only."""
-    base = {suite: runs.base_scores(suite, n) for suite in SUITES}
-    share = n / N
-    noisy = {suite: runs.flipped(values, round(8 * share), round(8 * share)) for suite, values in base.items()}
-    damaged = {**noisy, "code": runs.flipped(base["code"], round(40 * share), round(3 * share))}
-    return {"dense": base, "twin": base, "noisy": noisy, "damaged": damaged}
-
-
-def made(n: int = N, **changes: Any) -> RunRecords:
-    samples = runs.rows_of(scores(n))
-    variants = [
-        runs.variant("dense", None),
-        runs.variant("twin", bytes=1_000_000),
-        runs.variant("noisy", bytes=400_000, sparsity_linears=0.7, sparsity_model=0.6),
-        runs.variant("damaged", bytes=None, weight_bits=None, sparsity_linears=None),
-    ]
-    return RunRecords.in_memory(runs.summary_of(samples, variants, **changes), samples)
+kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("gating.py"))))
+runs = kit.runs
+made = kit.made
+scores = kit.scores
+gate = kit.gate
+only = kit.only
+verdicts = kit.verdicts
+edited = kit.edited
+N = kit.N
+RULES = kit.RULES
 
 
 @pytest.fixture(scope="module")
 def run() -> RunRecords:
     return made()
-
-
-def gate(run: RunRecords, *rules: Mapping[str, Any], earlier: RunRecords | None = None, **options: Any) -> GateReport:
-    on = options.pop("on_inconclusive", "fail")
-    return check(RULES.validate_python(list(rules)), Context(run, earlier, **options), on_inconclusive=on)
-
-
-def verdicts(report: GateReport) -> dict[str | None, str]:
-    return {result.suite: result.verdict for result in report.results}
-
-
-def only(report: GateReport) -> RuleResult:
-    (result,) = report.results
-    return result
-
-
-def edited(run: RunRecords, variant: str, change: Any) -> RunRecords:
-    """The run with one variant's entry of the summary changed by `change(entry)`."""
-    data = run.summary.model_dump()
-    change(next(entry for entry in data["variants"] if entry["name"] == variant))
-    return RunRecords.in_memory(Summary.model_validate(data), run._table or {})
-
-
-# --- no_regression ---------------------------------------------------------------------------------------------------
 
 
 def test_no_regression_fails_on_the_damaged_suite_alone(run: RunRecords) -> None:
@@ -212,82 +172,6 @@ def test_zeros_that_nobody_checked_are_an_error(run: RunRecords) -> None:
 # --- speedup ---------------------------------------------------------------------------------------------------------
 
 
-def speed(*rows: Any) -> RunRecords:
-    return made(60, speed=[runs.speed_row("dense", 1.0, reason="the baseline itself", ci95=None), *rows])
-
-
-def test_speedup_by_the_interval() -> None:
-    run = speed(runs.speed_row("twin", 1.9), runs.speed_row("noisy", 1.2))
-    rule = {"rule": "speedup", "workload": "decode", "variant": "twin"}
-    assert only(gate(run, {**rule, "at_least": 1.8})).verdict == "pass"
-    assert only(gate(run, {**rule, "at_least": 2.2})).verdict == "fail"
-    assert only(gate(run, {**rule, "at_least": 1.9})).verdict == "inconclusive"
-    both = gate(run, {"rule": "speedup", "workload": "decode", "at_least": 1.1})
-    assert {r.variant: r.verdict for r in both.results} == {"twin": "pass", "noisy": "pass"}
-
-
-def test_speedup_is_never_finer_than_the_noise_floor() -> None:
-    rule = {"rule": "speedup", "workload": "decode", "variant": "twin", "at_least": 1.0}
-    sharp = runs.speed_row("twin", 1.03, half=0.001, noise_floor=0.01)
-    assert only(gate(speed(sharp), rule)).verdict == "pass"
-    noisy = runs.speed_row("twin", 1.03, half=0.001, noise_floor=0.04)
-    assert only(gate(speed(noisy), rule)).verdict == "inconclusive"
-    slow = runs.speed_row("twin", 0.98, half=0.001, noise_floor=0.04)
-    assert only(gate(speed(slow), rule)).verdict == "inconclusive"
-    assert only(gate(speed(runs.speed_row("twin", 0.9, noise_floor=0.04)), rule)).verdict == "fail"
-
-
-def test_a_fail_takes_a_second_run_that_shows_it_again() -> None:
-    rule = {"rule": "speedup", "workload": "decode", "variant": "twin", "at_least": 1.5}
-    assert only(gate(speed(runs.speed_row("twin", 1.2)), rule)).verdict == "fail"
-    for again, words in (
-        (None, "no second run"),
-        (runs.confirmation(1.6), "does not confirm it: 1.600x"),
-        (runs.confirmation(1.49), "does not confirm"),
-        (runs.confirmation(1.2, decided=False), "no rest"),
-        (runs.confirmation(1.2, ci95=None), "no rest"),
-    ):
-        result = only(gate(speed(runs.speed_row("twin", 1.2, confirmation=again)), rule))
-        assert result.verdict == "inconclusive" and words in result.message
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"noise_floor": 0.06},
-        {"verdict": "not decided"},
-        {"noise_floor": None},
-        {"ci95": None},
-        {"reason": "not decided after 3 runs: noise floor 7.0 % is above 5 %"},
-        {"ratio": None, "tokens_per_s": None, "ci95": None, "reason": "not decided: the read bandwidth moved"},
-    ],
-)
-def test_a_panel_that_did_not_decide_is_inconclusive(changes: dict[str, Any]) -> None:
-    for at_least in (0.5, 1.5, 3.0):
-        rule = {"rule": "speedup", "workload": "decode", "variant": "twin", "at_least": at_least}
-        assert only(gate(speed(runs.speed_row("twin", 1.9, **changes)), rule)).verdict == "inconclusive"
-
-
-def test_speed_that_is_not_there_is_an_error() -> None:
-    run = speed(runs.speed_row("twin", None, reason="INT8 is emulated"), runs.speed_row("noisy", 1.2))
-    rule = {"rule": "speedup", "at_least": 0.5}
-    cases = [
-        ({"workload": "prefill"}, 2),
-        ({"workload": "decode", "variant": "damaged"}, 2),
-        ({"workload": "decode", "variant": "nobody"}, 2),
-        ({"workload": "decode", "variant": "dense"}, 2),
-        ({"workload": "decode", "engine": "sparse"}, 2),
-        ({"workload": "decode", "batch": 8}, 2),
-        ({"workload": "decode", "panel": "other"}, 2),
-        ({"workload": "decode", "variant": "twin"}, 3),
-    ]
-    for more, code in cases:
-        assert gate(run, {**rule, **more}).exit_code == code, more
-
-
-# --- same_outputs ----------------------------------------------------------------------------------------------------
-
-
 def test_same_outputs_names_the_items_that_differ(run: RunRecords) -> None:
     assert only(gate(run, {"rule": "same_outputs", "variant": "twin", "suite": "code"})).verdict == "pass"
     result = only(gate(run, {"rule": "same_outputs", "variant": "noisy", "suite": "code"}))
@@ -312,110 +196,6 @@ def test_two_failed_items_are_not_the_same_answer() -> None:
 
 # --- against an earlier run ------------------------------------------------------------------------------------------
 
-
-def test_identical_rerun_passes(run: RunRecords) -> None:
-    report = gate(run, earlier=made())
-    assert report.exit_code == 0 and len(report.results) == 12
-    assert all(r.value == 0 and r.against == "earlier run" for r in report.results)
-    assert any("chat template" in note for note in report.notes)
-    rules = [{"rule": "same_outputs", "to": "earlier"}, {"rule": "non_inferior", "to": "earlier", "margin": 0.05}]
-    assert gate(run, *rules, earlier=made()).exit_code == 0
-
-
-def test_a_loss_since_the_earlier_run_fails_with_the_right_suite(run: RunRecords) -> None:
-    worse = scores()
-    worse["twin"] = worse["damaged"]
-    samples = runs.rows_of(worse)
-    variants = [runs.variant("dense", None), *(runs.variant(name) for name in ("twin", "noisy", "damaged"))]
-    now = RunRecords.in_memory(runs.summary_of(samples, variants), samples)
-    report = gate(now, earlier=run)
-    assert [(r.variant, r.suite) for r in report.results if r.verdict == "fail"] == [("twin", "code")]
-    rule = {"rule": "non_inferior", "to": "earlier", "margin": 0.05, "variant": "twin", "suite": "code"}
-    assert [r.verdict for r in gate(now, rule, earlier=run).results if r.rule == "non_inferior"] == ["fail"]
-
-
-def test_to_earlier_needs_an_earlier_run(run: RunRecords) -> None:
-    for rule in ("no_regression", "non_inferior", "same_outputs"):
-        assert gate(run, {"rule": rule, "to": "earlier"}).exit_code == 2
-
-
-def renamed(row: Any, i: int) -> Any:
-    return row.model_copy(update={"item_hash": f"other-{i}"})
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"suite_hash": "v2"}, "the suite differs"),
-        ({"preset": "full"}, "the suite differs"),
-        ({"prompt_hash": "another"}, "the prompts differ"),
-        ({"item_hash": None}, "the data differs"),
-    ],
-)
-def test_runs_that_measured_other_things_are_refused(changes: dict[str, Any], words: str) -> None:
-    base = {"dense": {"code": runs.base_scores("code", 60)}}
-    samples = runs.rows_of(base)
-    if "item_hash" in changes:
-        other = {
-            key: [renamed(row, i) if i < 5 else row for i, row in enumerate(rows)] for key, rows in samples.items()
-        }
-    else:
-        other = runs.rows_of(base, **changes)
-    now, earlier = (
-        RunRecords.in_memory(runs.summary_of(rows, [runs.variant("dense", None)]), rows) for rows in (samples, other)
-    )
-    report = gate(now, earlier=earlier)
-    assert report.exit_code == 2 and words in only(report).message
-    allowed = gate(now, earlier=earlier, allow_different=True)
-    assert allowed.exit_code == 0
-    assert only(allowed).n == (55 if "item_hash" in changes else 60)
-    assert ("10 rows without a partner" in only(allowed).message) == ("item_hash" in changes)
-
-
-def test_leaving_items_away_is_refused_and_more_items_are_not() -> None:
-    def of(n: int) -> RunRecords:
-        samples = runs.rows_of({"dense": {"code": [1.0] * n}})
-        return RunRecords.in_memory(runs.summary_of(samples, [runs.variant("dense", None)]), samples)
-
-    assert gate(of(20), earlier=of(40)).exit_code == 2
-    assert gate(of(40), earlier=of(20)).exit_code == 0
-    assert only(gate(of(40), earlier=of(20))).n == 20
-
-
-def test_other_items_altogether_are_an_error_even_when_allowed() -> None:
-    first = runs.rows_of({"dense": {"code": [1.0] * 20}})
-    other = {key: [renamed(row, i) for i, row in enumerate(rows)] for key, rows in first.items()}
-    now, earlier = (
-        RunRecords.in_memory(runs.summary_of(rows, [runs.variant("dense", None)]), rows) for rows in (first, other)
-    )
-    assert gate(now, earlier=earlier, allow_different=True).exit_code == 3
-
-
-def test_the_same_item_twice_in_a_benchmark_is_paired_in_order() -> None:
-    def of(values: list[float]) -> RunRecords:
-        rows = [runs.row("dense", "code", i, score, item_hash="same") for i, score in enumerate(values)]
-        samples = {("dense", "code"): rows}
-        return RunRecords.in_memory(runs.summary_of(samples, [runs.variant("dense", None)]), samples)
-
-    result = only(gate(of([1.0, 0.0, 1.0]), earlier=of([1.0, 0.0, 1.0])))
-    assert result.n == 3 and "0 lost, 0 gained" in result.message
-    assert "1 lost, 1 gained" in only(gate(of([0.0, 1.0, 1.0]), earlier=of([1.0, 0.0, 1.0]))).message
-
-
-def test_what_the_earlier_run_had_must_still_be_there(run: RunRecords) -> None:
-    fewer = {key: rows for key, rows in (run._table or {}).items() if key[0] != "twin"}
-    variants = [runs.variant("dense", None), runs.variant("noisy"), runs.variant("damaged")]
-    now = RunRecords.in_memory(runs.summary_of(fewer, variants), fewer)
-    report = gate(now, earlier=run)
-    assert report.exit_code == 3
-    assert {r.variant for r in report.results if r.verdict == "error"} == {"twin"}
-    no_code = {key: rows for key, rows in (run._table or {}).items() if key[1] != "code"}
-    variants.append(runs.variant("twin"))
-    report = gate(RunRecords.in_memory(runs.summary_of(no_code, variants), no_code), earlier=run)
-    assert report.exit_code == 3 and {r.suite for r in report.results if r.verdict == "error"} == {"code"}
-
-
-# --- never a wrong pass ----------------------------------------------------------------------------------------------
 
 SKILL = [
     {"rule": "recovery", "at_least": 0.1},

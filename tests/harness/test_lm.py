@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from harness.engines.base import Completion, Request
-from harness.errors import ConfigError, CorruptRecordError, EngineError
-from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt, plan_batches, worst
-from harness.evaluate.suite import cell_key, evaluate_suite, score_rows
+from harness.errors import CorruptRecordError, EngineError
+from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt
+from harness.evaluate.suite import evaluate_suite, score_rows
 from harness.journal import Journal
 from suites.data import Item, load_fewshot, load_items
 from suites.errors import SuiteError
@@ -123,24 +121,6 @@ def toy_suite(folder: Path, prompt: str) -> Suite:
 
 def text_of(engine: Any, request: Request) -> str:
     return str(engine.tokenizer.decode(list(request.prompt_ids)))
-
-
-@settings(deadline=None)
-@given(
-    lengths=st.lists(st.integers(1, 4), max_size=20),
-    size=st.integers(1, 5),
-    order=st.randoms(use_true_random=False),
-)
-def test_batches_follow_from_the_set_of_prompts(lengths: list[int], size: int, order: Any) -> None:
-    prompts = [(Prompt(f"r{i}", f"i{i}", 0, "x" * n, 8), n) for i, n in enumerate(lengths)]
-    batches = plan_batches(prompts, size)
-    flat = [prompt for batch in batches for prompt in batch]
-    assert sorted(p.request_id for p in flat) == sorted(p.request_id for p, _ in prompts)
-    assert all(len(batch) == size for batch in batches[:-1])
-    assert [len(p.text) for p in flat] == sorted(lengths, reverse=True)
-    shuffled = list(prompts)
-    order.shuffle(shuffled)
-    assert plan_batches(shuffled, size) == batches
 
 
 def test_gsm8k_prompts_are_the_chat_template_over_the_question(engine: Any, journal: Journal) -> None:
@@ -287,55 +267,6 @@ def test_the_second_turn_sees_the_models_own_first_answer(engine: Any, tmp_path:
     with pytest.raises(SuiteError, match="needs `turns`"), Journal(tmp_path / "none.jsonl", {}) as journal:
         bad = [*items[:1], *items_of({"turns": []})]
         evaluate_suite(engine, suite, bad, preset="pocket", journal=journal, settings=SETTINGS)
-
-
-def test_scores_are_the_suites_own_and_unanswered_rows_get_none(tmp_path: Path) -> None:
-    suite, items = load_suite("gsm8k"), sums(3)
-    fields: dict[str, Any] = {"prompt_hash": "", "n_in": [1], "n_out": [1], "finish": ["stop"], "seconds": 0.0}
-    rows = [
-        GenRow(item_id=items[i].item_id, outputs=[f"#### {i}"], status=status, **fields)
-        for i, status in enumerate(("ok", "truncated_output", "error"))
-    ]
-    assert [s["exact_match_strict"] for s in score_rows(suite, items, rows)] == [1.0, 1.0, 0.0]
-    with pytest.raises(SuiteError, match="do not belong together"):
-        score_rows(suite, items[::-1], rows)
-    conversation = items_of({"turns": ["a", "b"], "category": "pocket/x", "reference": ["A", "B"]}, name="chat")
-    row = GenRow(item_id="chat/00000", outputs=["A.", "b"], status="ok", **fields)
-    assert score_rows(load_suite("chat"), conversation, [row])[0]["turns"] == [1.0, 1.0]
-    lost = GenRow(item_id="chat/00000", outputs=["A", "B"], status="truncated_input", **fields)
-    assert score_rows(load_suite("chat"), conversation, [lost])[0]["turns"] == [0.0, 0.0]
-
-
-def test_the_worst_turn_decides() -> None:
-    assert worst(["ok", "truncated_output"]) == "truncated_output"
-    assert worst(["truncated_input", "truncated_output"]) == "truncated_input"
-    assert worst(["error", "truncated_input"]) == "error"
-
-
-def test_the_key_names_all_that_rows_depend_on(tmp_path: Path) -> None:
-    suite, items = load_suite("gsm8k"), load_items(load_suite("gsm8k"), "pocket", n=3)
-    model = {"weights_sha256": "w", "tokenizer_sha256": "t", "chat_template_sha256": None}
-
-    def key(**changes: Any) -> dict[str, Any]:
-        given: dict[str, Any] = {"preset": "pocket", "settings": SETTINGS, "engine": "torch", "model": model, **changes}
-        return cell_key(given.pop("suite", suite), given.pop("items", items), **given)
-
-    assert key() == key() and {"weights_sha256", "suite_hash", "batch_size", "seed", "plan_sha256"} <= set(key())
-    changed = [
-        key(items=items[:2]),
-        key(items=items[::-1]),
-        key(fewshot=[{"question": "q", "answer": "#### 1"}]),
-        key(settings=GenSettings(batch_size=4, max_new_tokens=6)),
-        key(settings=GenSettings(batch_size=3, max_new_tokens=6, seed=1)),
-        key(engine="sparse"),
-        key(model={**model, "weights_sha256": "v"}),
-        key(preset="5shot"),
-    ]
-    assert all(other != key() for other in changed)
-    with Journal(tmp_path / "cell.jsonl", key()):
-        pass
-    with pytest.raises(ConfigError, match="differs in batch_size"):
-        Journal(tmp_path / "cell.jsonl", changed[3])
 
 
 def test_lm_eval_itself_can_drive_the_model(engine: Any, journal: Journal) -> None:

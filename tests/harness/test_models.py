@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, InfrastructureError
 from harness.models import BUNDLED, cache_directory, model_directory, public_name
 from sparsify.checkpoint import model_fingerprint, open_checkpoint
 from sparsify.masks import count_violations, load_masks
@@ -40,6 +40,13 @@ def test_the_bundled_sparse_model_is_expanded_once(cache: Path) -> None:
     assert (directory / "tokenizer.json").read_bytes() == (dense / "tokenizer.json").read_bytes()
     assert model_fingerprint(directory) != model_fingerprint(dense)
     assert public_name(SPARSE) == SPARSE
+
+
+@pytest.mark.skipif(not BUNDLED[SPARSE].is_dir(), reason="the bundled sparse model is not here")
+def test_a_cache_that_cannot_be_written_names_the_fix(cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(InfrastructureError, match="set SPARSEBENCH_CACHE"):
+        model_directory(SPARSE)
 
 
 def test_an_unknown_model_names_the_bundled_ones(cache: Path) -> None:
