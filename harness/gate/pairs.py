@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.gate.result import InputError, MissingError
+from harness.gate.rows import GateRow
 from harness.gate.run_records import RunRecords
-from harness.records import SampleRow
 
 CellOf = tuple[RunRecords, str]
 """A run and the name of one of its variants."""
@@ -24,8 +24,8 @@ class RowPairs:
         left_out: rows of either side without a partner.
     """
 
-    now: tuple[SampleRow, ...]
-    base: tuple[SampleRow, ...]
+    now: tuple[GateRow, ...]
+    base: tuple[GateRow, ...]
     scores: tuple[list[float], list[float]]
     left_out: int
 
@@ -61,13 +61,13 @@ def pair_cells(now: CellOf, base: CellOf, suite: str, *, allow_different: bool =
         )
     pairs = [(found, theirs[key]) for key, found in mine.items() if key in theirs]
     # Sorted, so that a seeded bootstrap does not depend on the order in which rows were written.
-    pairs.sort(key=lambda pair: (pair[0][0].seed, pair[0][0].item_id))
+    pairs.sort(key=lambda pair: (pair[0].seed, pair[0].item_id))
     if not pairs:
         raise MissingError(f"{variant}.{suite}: the two runs share no item")
     return RowPairs(
-        now=tuple(row for (row, _), _ in pairs),
-        base=tuple(row for _, (row, _) in pairs),
-        scores=([score for (_, score), _ in pairs], [score for _, (_, score) in pairs]),
+        now=tuple(row for row, _ in pairs),
+        base=tuple(row for _, row in pairs),
+        scores=([row.score for row, _ in pairs], [row.score for _, row in pairs]),
         left_out=len(mine) + len(theirs) - 2 * len(pairs),
     )
 
@@ -88,7 +88,7 @@ def _differs(now: CellOf, base: CellOf, suite: str) -> str | None:
     absent = sum(key not in mine for key in theirs)
     if absent:
         return f"the data differs ({absent} of {len(theirs)} items are not the same here)"
-    changed = sum(mine[key][0].prompt_hash != row.prompt_hash for key, (row, _) in theirs.items())
+    changed = sum(mine[key].prompt_hash != row.prompt_hash for key, row in theirs.items())
     if changed:
         return f"the prompts differ ({changed} of {len(theirs)}: other wording or worked examples)"
     return _template_differs(run.cell_key(variant, suite), other.cell_key(partner, suite))
@@ -102,12 +102,12 @@ def _template_differs(mine: dict[str, object] | None, theirs: dict[str, object] 
     return None if same else "the chat template differs"
 
 
-def same_answer(a: SampleRow, b: SampleRow) -> bool:
+def same_answer(a: GateRow, b: GateRow) -> bool:
     """Tell whether two rows hold the same answer; an item that failed has none and equals nothing."""
     return "error" not in (a.status, b.status) and a.status == b.status and a.outputs == b.outputs
 
 
-def ids(rows: Sequence[SampleRow]) -> tuple[str, ...]:
+def ids(rows: Sequence[GateRow]) -> tuple[str, ...]:
     """Ids of the rows' items, with the seed where there are several."""
     several = len({row.seed for row in rows}) > 1
     return tuple(f"{row.item_id} (seed {row.seed})" if several else row.item_id for row in rows)

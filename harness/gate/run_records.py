@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.errors import ConfigError, CorruptRecordError, InfrastructureError
+from harness.errors import CorruptRecordError, InfrastructureError
 from harness.gate.result import MissingError
+from harness.gate.rows import GateRow, SampleTable, gate_rows, read_parquet
 from harness.layout import Layout, read_json
-from harness.records import SampleRow, SuiteResult, Summary, read_samples, read_summary
+from harness.records import SuiteResult, Summary, read_samples, read_summary
 from harness.report.inputs import CellKey, Samples
 
 _AGAIN = "run `sparsebench run` with the same --out again, it makes what is missing"
@@ -30,7 +31,7 @@ class RowCell:
     order.
     """
 
-    rows: Mapping[tuple[int, str, int], tuple[SampleRow, float]]
+    rows: Mapping[tuple[int, str, int], GateRow]
 
 
 @dataclass
@@ -42,19 +43,21 @@ class RunRecords:
         where: what messages call the run.
         layout: its folder; None for a run in memory.
         parquet: a `samples.parquet` that holds all rows, where the run has no folder of rows.
+        samples: rows that are at hand already, of a run in memory.
     """
 
     summary: Summary
     where: str
     layout: Layout | None = None
     parquet: Path | None = None
+    samples: Samples | None = None
     _cells: dict[CellKey, RowCell] = field(default_factory=dict)
-    _table: Samples | None = None
+    _table: SampleTable | None = None
 
     @classmethod
     def in_memory(cls, summary: Summary, samples: Samples, where: str = "the run") -> RunRecords:
         """A run whose rows are at hand already."""
-        return cls(summary, where, _table=samples)
+        return cls(summary, where, samples=samples)
 
     def cell(self, variant: str, suite: str) -> RowCell:
         """One complete cell, its rows checked against the summary.
@@ -66,7 +69,7 @@ class RunRecords:
         found = self._cells.get((variant, suite))
         if found is None:
             result = self.require(variant, suite)
-            rows = self._read(variant, suite)
+            rows = self._read(variant, suite, result.metric)
             found = _checked(rows, result, f"{variant}.{suite} of {self.where}")
             if self.layout is not None:
                 answers = sum(len(row.outputs) for row in rows)
@@ -96,12 +99,16 @@ class RunRecords:
         key = read_json(path).get("key")
         return key if isinstance(key, dict) else None
 
-    def _read(self, variant: str, suite: str) -> Sequence[SampleRow]:
-        if self._table is None and self.layout is not None and self.layout.samples(variant, suite).is_file():
-            return read_samples(self.layout.samples(variant, suite))
-        if self._table is None and self.parquet is not None:
-            self._table = read_parquet(self.parquet)
-        rows = (self._table or {}).get((variant, suite))
+    def _read(self, variant: str, suite: str, metric: str) -> Sequence[GateRow]:
+        rows: Sequence[GateRow] = ()
+        if self.samples is not None:
+            rows = gate_rows(self.samples.get((variant, suite), ()), metric)
+        elif self.layout is not None and self.layout.samples(variant, suite).is_file():
+            rows = gate_rows(read_samples(self.layout.samples(variant, suite)), metric)
+        elif self.parquet is not None:
+            if self._table is None:
+                self._table = read_parquet(self.parquet)
+            rows = self._table.cell(variant, suite, metric)
         if not rows:
             raise MissingError(
                 f"the rows of {variant}.{suite} are not in {self.where}: keep records/samples/ or samples.parquet "
@@ -161,53 +168,23 @@ def _lines(path: Path) -> int:
     return data.count(b"\n")
 
 
-def _checked(rows: Sequence[SampleRow], result: SuiteResult, where: str) -> RowCell:
+def _checked(rows: Sequence[GateRow], result: SuiteResult, where: str) -> RowCell:
     """Refuse rows that are not those which the summary's cell was made from."""
-    from harness.report.cells import primary_score
-
     if len(rows) != result.n:
         raise CorruptRecordError(f"{where} has {len(rows)} rows, its summary counts {result.n}: {_AGAIN}")
     if len({(row.seed, row.item_id) for row in rows}) < len(rows):
         raise CorruptRecordError(f"{where} has an item twice: delete its samples file and run again")
     if any((row.suite_hash, row.preset) != (result.suite_hash, result.preset) for row in rows):
         raise CorruptRecordError(f"{where} has rows of another version or preset of the suite: {_AGAIN}")
-    keyed: dict[tuple[int, str, int], tuple[SampleRow, float]] = {}
+    keyed: dict[tuple[int, str, int], GateRow] = {}
     for row in rows:
         count = 0
         while (row.seed, row.item_hash, count) in keyed:
             count += 1
-        keyed[row.seed, row.item_hash, count] = (row, primary_score(row, result.metric))
-    mean = math.fsum(score for _, score in keyed.values()) / len(rows)
+        keyed[row.seed, row.item_hash, count] = row
+    mean = math.fsum(row.score for row in rows) / len(rows)
     if result.value is None or not abs(mean - result.value) <= _TOLERANCE:
         raise CorruptRecordError(
             f"{where} scores {mean:.6f} by its rows, {result.value} by its summary: delete summary.json and run again"
         )
     return RowCell(keyed)
-
-
-def read_parquet(path: Path) -> Samples:
-    """Read what `samples_to_parquet` wrote: the rows by (variant, suite), in the order in which they are stored.
-
-    Raises:
-        ConfigError: pyarrow is not installed.
-        CorruptRecordError: The file is damaged.
-    """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError:
-        raise ConfigError(f"reading {path} needs pyarrow: pip install pyarrow") from None
-    from pydantic import ValidationError
-
-    found: dict[CellKey, list[SampleRow]] = {}
-    try:
-        # Not `read_table`, which imports pyarrow's data sets: half a second for nothing.
-        for values in pq.ParquetFile(path).read(use_threads=False).to_pylist():
-            # One value stands for a plain metric there; a list metric of one item means the same here.
-            values["scores"] = {name: v[0] if len(v) == 1 else v for name, v in values["scores"]}
-            row = SampleRow.model_validate(values)
-            found.setdefault((row.variant, row.suite), []).append(row)
-    except (OSError, pa.ArrowException, ValidationError, KeyError, TypeError) as error:
-        reason = (str(error).splitlines() or ["unreadable"])[0]
-        raise CorruptRecordError(f"{path} is damaged ({reason}): fetch it again") from None
-    return found

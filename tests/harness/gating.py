@@ -58,7 +58,7 @@ def edited(run: RunRecords, variant: str, change: Any) -> RunRecords:
     """The run with one variant's entry of the summary changed by `change(entry)`."""
     data = run.summary.model_dump()
     change(next(entry for entry in data["variants"] if entry["name"] == variant))
-    return RunRecords.in_memory(Summary.model_validate(data), run._table or {})
+    return RunRecords.in_memory(Summary.model_validate(data), run.samples or {})
 
 
 # --- no_regression ---------------------------------------------------------------------------------------------------

@@ -177,7 +177,7 @@ def test_same_outputs_names_the_items_that_differ(run: RunRecords) -> None:
     result = only(gate(run, {"rule": "same_outputs", "variant": "noisy", "suite": "code"}))
     assert result.verdict == "fail" and len(result.items) == 16
     assert "284 of 300 answers are the same" in result.message
-    table = run._table or {}
+    table = run.samples or {}
     differing = {
         a.item_id for a, b in zip(table["noisy", "code"], table["dense", "code"], strict=True) if a.outputs != b.outputs
     }
@@ -229,7 +229,7 @@ def test_incomplete_cells_are_errors(run: RunRecords, rule: dict[str, Any], who:
 def test_a_missing_baseline_is_an_error(run: RunRecords, rule: dict[str, Any]) -> None:
     data = run.summary.model_dump()
     data["variants"] = [entry for entry in data["variants"] if entry["name"] != "dense"]
-    gone = RunRecords.in_memory(Summary.model_validate(data), run._table or {})
+    gone = RunRecords.in_memory(Summary.model_validate(data), run.samples or {})
     assert gate(gone, {**rule, "variant": "twin"}).exit_code == 3
     unnamed = edited(run, "twin", lambda entry: entry.update(baseline=None))
     assert gate(unnamed, {**rule, "variant": "twin"}).exit_code == 2
@@ -237,7 +237,7 @@ def test_a_missing_baseline_is_an_error(run: RunRecords, rule: dict[str, Any]) -
 
 @pytest.mark.parametrize("rule", SKILL, ids=lambda rule: rule["rule"])
 def test_rows_and_summary_must_agree(run: RunRecords, rule: dict[str, Any]) -> None:
-    table = dict(run._table or {})
+    table = dict(run.samples or {})
     chosen = {**rule, "variant": "twin", "suite": "code"}
     rows = table["twin", "code"]
     wrong = 1.0 - rows[7].scores["pass@1"]

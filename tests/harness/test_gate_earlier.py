@@ -114,13 +114,13 @@ def test_the_same_item_twice_in_a_benchmark_is_paired_in_order() -> None:
 
 
 def test_what_the_earlier_run_had_must_still_be_there(run: RunRecords) -> None:
-    fewer = {key: rows for key, rows in (run._table or {}).items() if key[0] != "twin"}
+    fewer = {key: rows for key, rows in (run.samples or {}).items() if key[0] != "twin"}
     variants = [runs.variant("dense", None), runs.variant("noisy"), runs.variant("damaged")]
     now = RunRecords.in_memory(runs.summary_of(fewer, variants), fewer)
     report = gate(now, earlier=run)
     assert report.exit_code == 3
     assert {r.variant for r in report.results if r.verdict == "error"} == {"twin"}
-    no_code = {key: rows for key, rows in (run._table or {}).items() if key[1] != "code"}
+    no_code = {key: rows for key, rows in (run.samples or {}).items() if key[1] != "code"}
     variants.append(runs.variant("twin"))
     report = gate(RunRecords.in_memory(runs.summary_of(no_code, variants), no_code), earlier=run)
     assert report.exit_code == 3 and {r.suite for r in report.results if r.verdict == "error"} == {"code"}

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from harness import cli
-from harness.gate.run_records import open_run, read_parquet
+from harness.gate.rows import gate_rows, read_parquet
+from harness.gate.run_records import open_run
 from harness.records import read_samples, samples_to_parquet
 
 runs = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("runs.py"))))
@@ -142,9 +143,14 @@ def test_another_template_prompt_or_suite_is_refused_unless_told(
 def test_a_committed_parquet_serves_as_well_as_rows(good: Path, copy: Path, gate: Callable[..., Done]) -> None:
     rows = [row for path in sorted((copy / "records" / "samples").iterdir()) for row in read_samples(path)]
     samples_to_parquet(rows, copy / "samples.parquet")
-    assert sorted(r for cell in read_parquet(copy / "samples.parquet").values() for r in map(repr, cell)) == sorted(
-        map(repr, rows)
-    )
+    table, summary = read_parquet(copy / "samples.parquet"), open_run(copy).summary
+    for variant, suite in table:
+        found = summary.variant(variant)
+        assert found is not None
+        own = [row for row in rows if (row.variant, row.suite) == (variant, suite)]
+        metric = found.suites[suite].metric
+        assert table.cell(variant, suite, metric) == gate_rows(own, metric) and own
+    assert len(list(table)) == len({(row.variant, row.suite) for row in rows})
     for part in ("records", "journal"):
         shutil.rmtree(copy / part)
     done = gate(copy, "--against", good)
