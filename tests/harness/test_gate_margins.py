@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from harness.gate.judge import judge
 from harness.gate.margins import DEFAULTS, FLIP_RATE, PlannedSuite, needed_for, planning_warnings, resolvable
 from harness.gate_rules import GateRule
 from harness.run import RunOptions
-from harness.stats import tango_interval
+from harness.stats import paired_difference, tango_interval
 from harness.study import parse_study
+from suites.pocket import items
 from suites.registry import load_suite
 
 RULES: TypeAdapter[Any] = TypeAdapter(list[GateRule])
 REAL = {("gsm8k", "5shot"): 1319, ("instruct", "full"): 541, ("code", "full"): 164}
 DRAWS = 4_000
+POCKET_DRAWS = 300
 
 
 def test_every_default_names_a_preset_and_its_real_size() -> None:
@@ -58,6 +61,52 @@ def test_an_equal_variant_clears_the_default_margin_and_a_worse_one_does_not(key
     n, margin = REAL[key], DEFAULTS[key].margin
     assert share_of_passes(n, margin, 0.0) >= 0.78  # 80 % asked for; the normal approximation is a little off
     assert share_of_passes(n, margin, -margin) <= 0.035  # 2.5 %, and two standard errors of the simulation
+
+
+def pocket_run(rng: np.random.Generator, skill: str, difference: float) -> tuple[Any, Any, list[str]]:
+    """One pocket run whose truth is known: variant, baseline, and the real templates of the first 300 items.
+
+    Flips of one template are correlated so that the design effect is the one that the default was worked out for.
+    """
+    default, clusters = DEFAULTS[skill, "pocket"], [draw.template for draw in items.test_items(skill)[:300]]
+    codes = np.unique(clusters, return_inverse=True)[1]
+    sizes = np.bincount(codes)
+    icc = (default.design_effect - 1) / (float(sizes @ sizes) / codes.size - 1)
+
+    def rates(mean: float) -> Any:
+        if icc == 0:
+            return np.full(codes.size, mean)
+        total = 1 / icc - 1
+        return rng.beta(mean * total, (1 - mean) * total, size=sizes.size)[codes]
+
+    if skill == "summarization":  # continuous: a mean squared difference of `flip_rate`
+        noise = math.sqrt(icc) * rng.normal(size=sizes.size)[codes] + math.sqrt(1 - icc) * rng.normal(size=codes.size)
+        base = np.clip(0.5 + 0.1 * rng.normal(size=codes.size), 0.2, 0.8)
+        change = math.sqrt(default.flip_rate) * noise + difference
+        return np.clip(base + change, 0, 1), base, clusters
+    right, flips = 0.7, max(FLIP_RATE, abs(difference))
+    base = (rng.random(codes.size) < right).astype(float)
+    lost, gained = rates((flips - difference) / 2 / right), rates((flips + difference) / 2 / (1 - right))
+    drawn = rng.random(codes.size)
+    return np.where(base == 1, drawn >= lost, drawn < gained).astype(float), base, clusters
+
+
+@pytest.mark.parametrize("skill", sorted(suite for suite, preset in DEFAULTS if preset == "pocket"))
+def test_the_pocket_defaults_hold_with_the_templates_that_the_items_come_from(skill: str) -> None:
+    margin, rng = DEFAULTS[skill, "pocket"].margin, np.random.default_rng(20_261)
+
+    def passes(difference: float) -> float:
+        estimates = (paired_difference(*pocket_run(rng, skill, difference)).estimate for _ in range(POCKET_DRAWS))
+        return (
+            sum(
+                e.value is not None and e.ci95 is not None and judge(e.value, e.ci95, -margin, strictly=True) == "pass"
+                for e in estimates
+            )
+            / POCKET_DRAWS
+        )
+
+    assert passes(0.0) >= 0.74  # 80 % asked for, less three standard errors of the simulation
+    assert passes(-margin) <= 0.055  # 2.5 %, and as much for the simulation and the few templates
 
 
 def warned(n: int, **rule: Any) -> list[str]:
