@@ -10,7 +10,7 @@ from harness.stats.estimate import Estimate, PairedEstimate, undefined
 from harness.stats.means import mean_ci, proportion_ci, score_ci, wilson_interval
 from harness.stats.paired import paired_difference, recovery
 from harness.stats.power import minimum_detectable_difference, required_n
-from harness.stats.seeds import seeds_difference
+from harness.stats.seeds import seeds_difference, seeds_recovery
 
 __all__ = [
     "Estimate",
@@ -32,6 +32,7 @@ __all__ = [
     "required_n",
     "score_ci",
     "seeds_difference",
+    "seeds_recovery",
     "tang_interval",
     "tango_interval",
     "undefined",

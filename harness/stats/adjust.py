@@ -77,7 +77,8 @@ def adjustments(
 
     The observed design effect is the clustered variance (C/(C-1) correction) over `alone`. The quantile is Student's t
     with Satterthwaite's degrees of freedom for a variance of C sums with kurtosis k, 2 C / (k - 1), held between 1 and
-    C - 1: where one or two clusters hold all flips, the variance is known no better than from two clusters.
+    C - 1: where one or two clusters hold all flips, the variance is known no better than from two clusters. The
+    kurtosis is the unbiased one (G2 of Joanes & Gill 1998): that of a few sums is far too small.
     """
     from scipy.special import stdtrit
 
@@ -86,13 +87,20 @@ def adjustments(
     second, fourth = square.sum(axis=1), np.square(square).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         observed = np.where(alone > 0, count / (count - 1) * second / alone, 1.0)
-        kurtosis = np.where(second > 0, count * fourth / np.square(second), 1.0)
+        kurtosis = np.where(second > 0, _unbiased_kurtosis(count * fourth / np.square(second), count), 1.0)
         freedom = np.where(kurtosis > 1, 2 * count / (kurtosis - 1), np.inf)
     crit = stdtrit(np.clip(freedom, 1.0, count - 1), 1 - tail)
     floor = least * np.square(NormalDist().inv_cdf(1 - tail) / crit)
     prior, most = prior_effect(sizes), prior_effect(sizes, 1.0)
     columns = (x.tolist() for x in (crit, observed, np.broadcast_to(informative, crit.shape), floor))
     return [Adjustment(c, o, k, prior, f, most) for c, o, k, f in zip(*columns, strict=True)]
+
+
+def _unbiased_kurtosis(kurtosis: Floats, count: int) -> Floats:
+    """G2 + 3 of Joanes & Gill (1998) from the moment ratio m4 / m2^2 of `count` sums; three sums have no G2."""
+    if count <= 3:
+        return kurtosis
+    return 3 + (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * (kurtosis - 3) + 6)
 
 
 def adjustment(residuals: Floats, informative: float, clusters: Clusters, tail: float = 0.025) -> Adjustment:

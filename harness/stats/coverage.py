@@ -26,9 +26,9 @@ from harness.stats.simulate_errors import ALPHA, at_margin, loss_errors, margin_
 
 LEVELS, SIZES, SPLITS = (0.35, 0.8, 0.95), (164, 300, 1319), (0.5, 0.8, 1.0)
 FLIPS, RARE = (0.02, 0.05, 0.1, 0.25), (0.0, 0.005, 0.01, 0.02)
-LAYOUTS = (("alone", 0.0), ("even", 0.0), ("even", 0.1), ("even", 0.3))
+LAYOUTS = (("alone", 0.0), ("small", 0.1), ("small", 0.3), ("even", 0.0), ("even", 0.1), ("even", 0.3))
 SEED = 20_262
-VERSION = 1
+VERSION = 2
 """Raised whenever a method or a simulation changes: older results are then simulated again."""
 
 

@@ -8,7 +8,8 @@ from typing import Any
 Row = Mapping[str, Any]
 LOW, HIGH, RARE, SMALL = 0.93, 0.97, 0.95, 80
 _RARE_GROUPS = ("right/wrong, rare flips", "continuous, rare flips")
-_LAYOUTS = {"alone": "independent", "even": "templates of 25", "uneven": "43 uneven templates"}
+_LAYOUTS = {"alone": "independent", "small": "documents of 4", "even": "templates of 25"}
+_LAYOUTS |= {"uneven": "43 uneven templates"}
 _NAMES = {
     "difference": "difference of the means",
     "recovery": "recovery (ratio of the means)",
@@ -21,10 +22,10 @@ _GOAL = [
     "95 % (wide is right there); under 2 % with more items at least 93 %. Wide: above 97 %. Short: below the goal.",
     "",
     "p is the baseline's score, flips the share of items whose score differs; the numbers of one place are for 50, 80",
-    "and 100 % of the flips being losses, as far as possible (continuous scores: 50 and 100 %). Templates have about",
-    "25 items (3, 7, 12 and 53 of them for n = 80, 164, 300 and 1319), or 1 to 22 (43, the sizes of the pocket `chat`",
-    "suite); within one, the baseline's scores, the losses and the gains each have the given correlation (ICC). With",
-    "ICC 0 the labels say nothing: that is what caution costs.",
+    "and 100 % of the flips being losses, as far as possible (continuous scores: 50 and 100 %). Documents have about",
+    "4 items (20, 41, 75 and 330 of them for n = 80, 164, 300 and 1319), templates about 25 (3, 7, 12 and 53), or 1 to",
+    "22 (43, the sizes of the pocket `chat` suite); within one, the baseline's scores, the losses and the gains each",
+    "have the given correlation (ICC). With ICC 0 the labels say nothing: that is what caution costs.",
     "",
     "Wide cells are few flips in few templates (Student's t, and an assumed correlation where flips cannot show one)",
     "and continuous scores with fewer than ten independent flips (flip bound): caution that is meant. Cells that fall",
@@ -133,6 +134,6 @@ def markdown(settings: Mapping[str, Any], rows: Sequence[Row]) -> str:
         [str(row["seeds"]), f"{row['spread']:g}", *(f"{share * 100:.1f}" for share in row["share"].values())]
         for row in seeds
     ]
-    out += ["## Several seeds: coverage of the recipe's difference, in %", ""]
+    out += ["## Several seeds: coverage of the recipe's difference and recovery, in %", ""]
     out += ["300 items, p = 0.8, 8 points lost; each seed's chance to lose an item is shifted by up to the spread.", ""]
     return "\n".join([*out, *_table(header, lines)]).rstrip() + "\n"

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.stats.adjust import adjustments
-from harness.stats.binary import tango_interval
-from harness.stats.bootstrap import difference_interval
+from harness.stats.binary import tang_interval, tango_interval
+from harness.stats.bootstrap import difference_interval, ratio_interval
 from harness.stats.clusters import Clusters, Floats, group, mean_variance
 from harness.stats.estimate import Estimate, PairedEstimate, undefined
 from harness.stats.means import is_binary
@@ -74,6 +74,69 @@ def seeds_difference(
         ONE_SEED if len(v) == 1 else None,
     )
     return PairedEstimate(estimate, gained + lost, gained, lost)
+
+
+def seeds_recovery(
+    variant: Sequence[Scores] | Floats, baseline: Sequence[Scores] | Floats, clusters: Sequence[str] | None = None
+) -> PairedEstimate:
+    """Recovery, mean(variant) / mean(baseline) over seeds and items, with the variance between items and seeds.
+
+    Args, counts and errors are those of `seeds_difference`. Items: the score interval of Tang, Tang & Chan (2003) on
+    the counts averaged over all pairs of seeds, at the design effect of the linearised ratio v - r b; for other scores
+    the interval of `recovery` on the means of the items. Seeds: Student's t on the means of the seeds, of which those
+    of the baseline weigh r in the ratio. Joined by MOVER (Zou & Donner 2008). Undefined where the baseline scores 0.
+    """
+    v, b = _table(variant, "variant"), _table(baseline, "baseline")
+    if v.shape[1] != b.shape[1]:
+        raise ValueError(f"variant and baseline need the same items, got {v.shape[1]} and {b.shape[1]}")
+    n = int(v.shape[1])
+    if n == 0:
+        return PairedEstimate(undefined("no pair of items"), 0, 0, 0)
+    paired = np.resize(b, v.shape)
+    gained, lost = int(np.sum(v > paired)), int(np.sum(v < paired))
+    if not b.any():
+        reason = "the baseline scores 0: recovery is undefined"
+        return PairedEstimate(undefined(reason, n=n), gained + lost, gained, lost)
+    grouped, right, before = group(n, clusters), v.mean(axis=0), b.mean(axis=0)
+    level = float(before.mean())
+    value = float(right.mean()) / level
+    if is_binary(v) and is_binary(b):
+        low, high = _ratio_interval(right, before, value, grouped, max(len(v), len(b)))
+        method = grouped.suffix("tang")
+    else:
+        result = ratio_interval(right, before, grouped)
+        low, high, method = result.low, result.high, result.method
+    spread, half = _between_seeds([v, value * b])
+    variance = (mean_variance(right - value * before, grouped) + spread) / level**2
+    half /= level
+    estimate = Estimate(
+        value,
+        n,
+        math.sqrt(variance) if variance > 0 else None,
+        (max(0.0, value - math.hypot(value - low, half)), value + math.hypot(high - value, half)),
+        method,
+        ONE_SEED if len(v) == 1 else None,
+    )
+    return PairedEstimate(estimate, gained + lost, gained, lost)
+
+
+def _ratio_interval(right: Floats, before: Floats, ratio: float, grouped: Clusters, seeds: int) -> tuple[float, float]:
+    """Tang's interval for given seeds: `right` and `before` [n] are the shares of seeds that solve each item."""
+    n, residuals = right.size, right - ratio * before
+    both = float((right * before).sum())
+    gained, lost = float((right * (1 - before)).sum()), float(((1 - right) * before).sum())
+    if seeds == 1 and not grouped.clustered:
+        return tang_interval(both, gained, lost, n)
+    # What independent items of single seeds would give, as `_item_interval` has it for the difference.
+    squares = both * (1 - ratio) ** 2 + gained + lost * ratio**2
+    (fit,) = adjustments(
+        grouped.sums(residuals)[None],
+        np.array([n / (n - 1) * squares if n > 1 else 0.0]),
+        np.array([gained + lost]),
+        grouped.sums(np.ones(n)),
+        least=1 / seeds,
+    )
+    return tang_interval(both, gained, lost, n, fit=fit)
 
 
 def _item_interval(right: Floats, before: Floats, grouped: Clusters, seeds: int) -> tuple[float, float]:

@@ -31,7 +31,8 @@ class World:
         p: baseline's expected score.
         flips: share of items whose score differs.
         losses: share of the flips that are losses.
-        layout: "alone", "even" (templates of about 25 items) or "uneven" (`UNEVEN`, 300 items).
+        layout: "alone", "small" (documents of about 4 items), "even" (templates of about 25 items) or "uneven"
+            (`UNEVEN`, 300 items).
         icc: correlation, within a template, of the baseline's scores, of losses and of gains.
     """
 
@@ -65,7 +66,7 @@ class World:
             if sum(UNEVEN) != self.n:
                 raise ValueError(f"the uneven layout has {sum(UNEVEN)} items, not {self.n}")
             return np.array(UNEVEN)
-        count = max(2, round(self.n / 25))
+        count = max(2, round(self.n / (4 if self.layout == "small" else 25)))
         return self.n // count + (np.arange(count) < self.n % count).astype(np.int64)
 
 

@@ -10,7 +10,7 @@ from harness.stats.adjust import Adjustment
 from harness.stats.binary import tango_score
 from harness.stats.clusters import Floats
 from harness.stats.decisions import walk_p
-from harness.stats.seeds import seeds_difference
+from harness.stats.seeds import seeds_difference, seeds_recovery
 from harness.stats.simulate import World, draw_binary, fit_difference
 
 ALPHA = 0.05
@@ -51,14 +51,14 @@ def loss_errors(rng: np.random.Generator, world: World, runs: int) -> dict[str, 
 
 
 def seed_hits(rng: np.random.Generator, seeds: int, spread: float, runs: int) -> dict[str, Floats]:
-    """Whether `seeds_difference` holds a recipe's true loss, [runs] of 0 and 1: 300 items, 8 right of 10, loss 0.08.
+    """Whether a recipe's true loss and recovery are held, [runs] of 0 and 1: 300 items, 8 right of 10, loss 0.08.
 
     An item has its own chance to be lost (correlation 0.5 over the seeds); each seed adds up to `spread` to it, or
     takes as much away. `without seeds` leaves the spread out: the first seed's interval by `paired_difference`.
     """
     n, p, loss = 300, 0.8, 0.1
     mean = (loss - spread) / (1 - 2 * spread)
-    hits: dict[str, list[bool]] = {"with seeds": [], "one seed, spread ignored": []}
+    hits: dict[str, list[bool]] = {"with seeds": [], "recovery, with seeds": [], "one seed, spread ignored": []}
     for _ in range(runs):
         base = (rng.random(n) < p).astype(np.float64)
         own = spread + (1 - 2 * spread) * rng.beta(mean, 1 - mean, size=n)
@@ -67,4 +67,6 @@ def seed_hits(rng: np.random.Generator, seeds: int, spread: float, runs: int) ->
         for name, table in (("with seeds", variant), ("one seed, spread ignored", variant[:1])):
             limits = seeds_difference(table, base[None]).estimate.ci95
             hits[name].append(limits is not None and limits[0] <= -p * loss <= limits[1])
+        limits = seeds_recovery(variant, base[None]).estimate.ci95
+        hits["recovery, with seeds"].append(limits is not None and limits[0] <= 1 - loss <= limits[1])
     return {name: np.array(values, dtype=np.float64) for name, values in hits.items()}

@@ -55,14 +55,24 @@ def test_adjustment_by_hand() -> None:
     sums = np.array([2 - 0.9, -0.9, 1 - 0.6, -0.6])
     observed = 4 / 3 * np.sum(sums**2) / (10 / 9 * np.sum(residuals**2))
     assert fit.observed == pytest.approx(observed)
-    kurtosis = 4 * np.sum(sums**4) / np.sum(sums**2) ** 2
-    assert fit.crit == pytest.approx(stats.t.ppf(0.975, min(3, 2 * 4 / (kurtosis - 1))))
+    # Their kurtosis is below 1, that of two points: no cluster stands out, and C - 1 degrees of freedom are left.
+    assert stats.kurtosis(sums, fisher=False, bias=False) < 1 and fit.crit == pytest.approx(stats.t.ppf(0.975, 3))
     assert fit.prior == pytest.approx(1 + ((9 + 9 + 4 + 4) / 10 - 1) * PRIOR_ICC)
     assert fit.most == pytest.approx(2.6)
     # Three flips show the excess of two: it is carried up by 3 / 2, and further where more flips are expected.
     carried = 1 + (observed - 1) * 1.5
     assert fit.deff() == pytest.approx(max((3 * carried + 2 * fit.prior) / 5, fit.floor))
     assert fit.deff(1.5) >= fit.deff() and fit.deff(100.0) == fit.deff(MOST_GROWTH)
+
+
+def test_degrees_of_freedom_take_the_unbiased_kurtosis_of_the_clusters() -> None:
+    flips = [6, 2, 1, 1, 0, 0, 0, 1]
+    labels = [str(c) for c in range(8) for _ in range(10)]
+    changed = np.concatenate([np.arange(10) < count for count in flips]).astype(float)
+    fit = adjustment(changed - changed.mean(), sum(flips), group(80, labels))
+    kurtosis = stats.kurtosis(np.array(flips) - np.mean(flips), fisher=False, bias=False)  # scipy's own G2
+    assert 2 * 8 / (kurtosis - 1) < 7
+    assert fit.crit == pytest.approx(stats.t.ppf(0.975, max(1.0, 2 * 8 / (kurtosis - 1))))
 
 
 def test_design_effect_never_passes_that_of_copies() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.stats import paired_difference, seeds_difference
+from harness.stats import paired_difference, recovery, seeds_difference, seeds_recovery
 from harness.stats.estimate import PairedEstimate
 
 
@@ -97,3 +97,44 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="every seed"):
         seeds_difference([], [[1.0]])
     assert seeds_difference([[]], [[]]).estimate.value is None
+
+
+def test_recovery_of_one_seed_is_the_recovery_and_says_what_is_missing() -> None:
+    variant, base = runs(1, 0.0)
+    for labels in (None, [str(i // 10) for i in range(300)]):
+        for v, b in ((variant, base), (0.3 * variant + 0.2, 0.3 * base + 0.2)):
+            got, want = seeds_recovery(v, b, labels), recovery(v[0], b[0], labels)
+            assert limits(got) == pytest.approx(limits(want), abs=1e-9)
+            assert (got.b01, got.b10, got.estimate.value) == (want.b01, want.b10, pytest.approx(want.estimate.value))
+            assert "one seed" in (got.estimate.reason or "")
+
+
+def test_spread_between_seeds_widens_the_recovery_too() -> None:
+    variant, base = runs(3, 0.09)
+    got = seeds_recovery(variant, base)
+    ratios = variant.mean(axis=1) / base.mean()
+    half = float(stats.t.ppf(0.975, 2)) * ratios.std(ddof=1) / math.sqrt(3)
+    low, high = limits(got)
+    assert got.estimate.value == pytest.approx(ratios.mean())
+    assert low < ratios.mean() - half and high > ratios.mean() + half
+    # Where the baseline is fixed and almost all right, the recovery is the difference on another scale.
+    full = np.ones((1, 300))
+    worse = variant + (1 - base)
+    difference, ratio = seeds_difference(worse, full), seeds_recovery(worse, full)
+    assert limits(ratio) == pytest.approx([1 + x for x in limits(difference)], abs=2e-3)
+
+
+def test_seeds_of_the_baseline_count_too() -> None:
+    variant, base = runs(3, 0.09)
+    fixed, moving = seeds_recovery(base, variant[:1]), seeds_recovery(base, variant)
+    assert limits(moving)[1] - limits(moving)[0] > 1.5 * (limits(fixed)[1] - limits(fixed)[0])
+
+
+def test_recovery_over_seeds_is_undefined_where_the_baseline_scores_nothing() -> None:
+    got = seeds_recovery(np.ones((2, 50)), np.zeros((1, 50)))
+    assert got.estimate.value is None and got.estimate.ci95 is None and "undefined" in (got.estimate.reason or "")
+    assert (got.b01, got.b10) == (100, 0)
+    none = seeds_recovery(np.zeros((2, 50)), np.ones((1, 50)))
+    assert none.estimate.value == 0.0 and limits(none)[0] == 0.0 and limits(none)[1] > 0.01
+    with pytest.raises(ValueError, match="same items"):
+        seeds_recovery(np.ones((2, 50)), np.ones((1, 49)))
