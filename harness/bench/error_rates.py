@@ -188,6 +188,7 @@ def collect(out: Path, *, wanted: Mapping[str, int], seconds: float, budget_s: f
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Collect, then write the rates; 0 if all panels are there, 75 (try again) if not."""
+    from harness.bench.machine import describe_machine
     from harness.bench.rates import rates_markdown, rates_of
     from harness.records import write_json_atomic, write_text_atomic
 
@@ -200,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     wanted = {"same": given.same, "slower": given.slower}
     lines = collect(given.out, wanted=wanted, seconds=given.seconds, budget_s=given.budget)
-    rates = rates_of(lines)
+    rates = rates_of(lines, describe_machine())
     write_json_atomic(given.out / "error_rates.json", rates)
     write_text_atomic(given.out / "error_rates.md", rates_markdown(rates))
     left = missing(lines, wanted)

@@ -21,12 +21,12 @@ def lower_bound(hits: int, n: int) -> float:
     return 1.0 - upper_bound(n - hits, n)
 
 
-def rates_of(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def rates_of(lines: Sequence[Mapping[str, Any]], machine: Mapping[str, Any]) -> dict[str, Any]:
     """False alarms of A against A, and how many slowdowns were caught; undecided panels are counted apart.
 
     An undecided panel says nothing, so it is no false alarm and no catch: `of_all` counts it against the panel.
     """
-    result: dict[str, Any] = {"command": COMMAND, "confidence": CONFIDENCE}
+    result: dict[str, Any] = {"command": COMMAND, "confidence": CONFIDENCE, "machine": dict(machine)}
     for kind in ("same", "slower"):
         own = [line for line in lines if line["kind"] == kind]
         settled = [line for line in own if line["verdict"] != "not decided"]
@@ -98,7 +98,10 @@ def rates_markdown(rates: Mapping[str, Any]) -> str:
         ("share stolen by other guests, 5 % / median / 95 %", _three(same["steal"]), _three(slower["steal"])),
         ("seconds in all", same["seconds"], slower["seconds"]),
     ]
-    lines = ["# Error rates of short speed panels", "", f"Made by `{rates['command']}` from `panels.jsonl`.", ""]
+    machine = rates["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores"
+    lines = ["# Error rates of short speed panels", ""]
+    lines += [f"Made by `{rates['command']}` from `panels.jsonl`, on {where}.", ""]
     lines += ["| | A against A | A against A with 20 % more work |", "|---|---:|---:|"]
     lines += [f"| {name} | {first} | {second} |" for name, first, second in rows]
     lines += [

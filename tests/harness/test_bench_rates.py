@@ -13,6 +13,7 @@ from harness.bench.rates import lower_bound, rates_markdown, rates_of, upper_bou
 from harness.errors import ConfigError, CorruptRecordError
 
 FLOOR = {"ratio": 1.01, "ci95": [0.98, 1.02]}
+MACHINE = {"cpu": "Some CPU", "cores": 2}
 RUN = {"busy": 0.6, "steal": 0.01}
 
 
@@ -42,7 +43,7 @@ def test_rates_count_undecided_panels_apart() -> None:
     lines += [line(same[49], "not decided", "inconclusive", runs=[RUN] * 3)]
     lines += [line(n, "slower", "fail", confirmation={}, runs=[RUN] * 2) for n in slower[:18]]
     lines += [line(slower[18], "unconfirmed"), line(slower[19], "not decided", "inconclusive", runs=[RUN] * 3)]
-    rates = rates_of(lines)
+    rates = rates_of(lines, MACHINE)
     assert (rates["same"]["panels"], rates["same"]["decided"], rates["same"]["repeated"]) == (50, 49, 1)
     assert rates["same"]["reported_slower"] == {
         "count": 1,
@@ -55,8 +56,9 @@ def test_rates_count_undecided_panels_apart() -> None:
     assert rates["slower"]["reported_slower_of_all"]["n"] == 20 and rates["slower"]["unconfirmed"] == 1
     assert rates["same"]["noise_floor"]["median"] == pytest.approx(0.02)
     page = rates_markdown(rates)
+    assert "on Some CPU, 2 cores." in page and rates["machine"] == MACHINE
     assert "1 of 49 = 2.0 % (at most" in page and "18 of 19 = 94.7 % (at least" in page
-    assert "none" in rates_markdown(rates_of([])), "before the first panel"
+    assert "none" in rates_markdown(rates_of([], MACHINE)), "before the first panel"
 
 
 def test_numbers_go_on_and_undecided_panels_are_replaced() -> None:
