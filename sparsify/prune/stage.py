@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from sparsify.gram import Gram, full_precision
 from sparsify.masks import broken_groups, count_violations, load_masks, save_masks
 from sparsify.prune.journal import BlockJournal
 from sparsify.prune.magnitude import magnitude
-from sparsify.prune.problem import Budget, Solution, relative_error
+from sparsify.prune.problem import Budget, Scope, Solution, relative_error
 from sparsify.prune.sparsegpt import sparsegpt
 from sparsify.prune.wanda import wanda
 from sparsify.recipe import PruneStage
@@ -28,11 +28,11 @@ from sparsify.stream import BlockStream
 
 def solve(stage: PruneStage, weight: Tensor, hessian: Tensor | None, keep: Tensor | None) -> Solution:
     """Prune one weight [out, in] as `stage` says; `hessian` may be None for magnitude only."""
-    budget = Budget(stage.sparsity, stage.nm)
+    budget = Budget(stage.sparsity, stage.nm, cast(Scope, stage.scope))
     if stage.method == "magnitude" or hessian is None:
-        return magnitude(weight, budget, per_row=stage.scope == "row", keep=keep)
+        return magnitude(weight, budget, keep=keep)
     if stage.method == "wanda":
-        return wanda(weight, hessian, budget, per_row=stage.scope == "row", keep=keep)
+        return wanda(weight, hessian, budget, keep=keep)
     return sparsegpt(weight, hessian, budget, percdamp=stage.percdamp, block_size=stage.block_size, keep=keep)
 
 
