@@ -49,7 +49,7 @@ class Activations:
         tensor = torch.empty(shape, dtype=torch.float32)
         with self._path.open("rb", buffering=0) as stream:
             stream.seek(at)
-            view = memoryview(tensor.numpy()).cast("B")
+            view = tensor.numpy().data.cast("B")
             done = 0
             while done < len(view):
                 count = stream.readinto(view[done:])
@@ -67,7 +67,7 @@ class Activations:
         assert tensor.shape == shape
         with self._path.open("r+b", buffering=0) as stream:
             stream.seek(at)
-            view = memoryview(tensor.to("cpu", torch.float32).contiguous().numpy()).cast("B")
+            view = tensor.to("cpu", torch.float32).contiguous().numpy().data.cast("B")
             while view:
                 view = view[stream.write(view) :]
 

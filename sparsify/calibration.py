@@ -16,7 +16,7 @@ from sparsify.corpus import encode_rows, read_rows
 from sparsify.errors import SparsifyError
 from sparsify.recipe import Calibration
 
-_BATCH_TOKENS = 8192
+BATCH_TOKENS = 8192
 _TEXT_SUFFIXES = (".txt", ".md", ".text", ".raw")
 # Text is tokenised in pieces of this many characters, cut at line ends.
 _PIECE = 1 << 18
@@ -93,7 +93,7 @@ def split_holdout(
     return list(sequences[:-count]), list(sequences[-count:])
 
 
-def make_batches(sequences: Sequence[Sequence[int]], *, batch_tokens: int = _BATCH_TOKENS) -> list[TokenBatch]:
+def make_batches(sequences: Sequence[Sequence[int]], *, batch_tokens: int = BATCH_TOKENS) -> list[TokenBatch]:
     """Group sequences of similar length into batches of at most `batch_tokens` tokens, padding included."""
     groups: list[list[Sequence[int]]] = []
     for sequence in sorted(sequences, key=len):

@@ -84,7 +84,7 @@ class PruneStage(_Strict):
     """Zero weights of the linears inside the blocks; the head and the embedding are never pruned."""
 
     method: Literal["magnitude", "wanda", "sparsegpt", "admm"]
-    sparsity: float = Field(gt=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
+    sparsity: float = Field(ge=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
     pattern: str = Field("none", description="`none`, or N:M in quotes: at most N weights of M neighbours stay")
     scope: str = Field("", description="over what weights compete: matrix, row or block (128 columns, all rows)")
     refine: bool = Field(False, description="re-solve the surviving weights on the mask that the method found")

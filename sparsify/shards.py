@@ -120,7 +120,7 @@ def read_tensor(ref: TensorRef, name: str) -> Tensor:
     import torch
 
     buffer = torch.empty(ref.bytes, dtype=torch.uint8)
-    view = memoryview(buffer.numpy())
+    view = buffer.numpy().data
     with ref.file.open("rb", buffering=0) as stream:
         stream.seek(ref.offset)
         done = 0
@@ -175,7 +175,7 @@ class ShardWriter:
             raise CheckpointError(f"{name} is stored twice or has dtype {stored.dtype}, which safetensors lacks")
         raw = stored.reshape(-1).view(torch.uint8) if stored.numel() else stored.new_empty(0, dtype=torch.uint8)
         at = self._spool.tell()
-        self._spool.write(memoryview(raw.numpy()))
+        self._spool.write(raw.numpy().data)
         self._found[name] = (code, tuple(stored.shape), at, raw.numel())
 
     def _finish(self) -> None:

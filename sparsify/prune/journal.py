@@ -19,7 +19,7 @@ _WEIGHT, _MASK = "weight:", "mask:"
 
 
 class BlockJournal:
-    """Appends one block at a time: first its shard of weights and packed masks, then the state that says it is finished.
+    """Appends one block at a time: first its shard of weights and packed masks, then the state that says so.
 
     Attributes:
         entries: What `append` was told about each finished block.

@@ -39,7 +39,7 @@ class Inputs:
     def of(cls, gram: Gram, where: str, stage: PruneStage, *, expert: bool) -> Inputs:
         """Make a Gram matrix ready; its memory is given back.
 
-        With fewer tokens than columns it is singular: an event, and for an expert, whose tokens are a small and shifting
+        With fewer tokens than columns it is singular: an event, and for an expert, whose tokens are a small, shifting
         part of the text, damping that grows with what is missing. An expert that saw no token has no Hessian.
 
         Raises:

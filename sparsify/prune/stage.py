@@ -35,8 +35,8 @@ def run_prune(stage: PruneStage, given: StageInput) -> StageResult:
     """Prune the linears of every block of `given.parent` and write the result with its masks to `given.out`.
 
     The inputs of each block come from the blocks before it as already pruned. All linears of a block are solved from
-    one pass, or with `order: sequential` each group of linears from a pass over what is pruned already. Zeros of earlier
-    stages (the parent's masks) stay zeros unless `keep_zeros` is off.
+    one pass, or with `order: sequential` each group of linears from a pass over what is pruned already. Zeros of
+    earlier stages (the parent's masks) stay zeros unless `keep_zeros` is off.
 
     Raises:
         SparsifyError: The model or the calibration text cannot be used.
@@ -200,7 +200,7 @@ class _Run:
         return solution
 
     def _keep(self, target: _Target, weight: Tensor) -> tuple[Tensor | None, list[dict[str, str]]]:
-        """Where the weight was not pruned before, or None where nothing is to be kept; and an event if that was guessed."""
+        """Where the weight was not pruned before, None if nowhere; and an event if that was guessed."""
         if not self.stage.keep_zeros:
             return None, []
         if target.weight_name in self.earlier:
@@ -220,7 +220,7 @@ class _Run:
         write_checkpoint(
             self.source,
             self.given.out,
-            lambda name, tensor: {name: weights[name] if name in weights else tensor},
+            lambda name, tensor: {name: weights.get(name, tensor)},
         )
         save_masks(_Masks(self.earlier, self.journal.masks()), self.given.out)
         self._verify(open_checkpoint(self.given.out), load_masks(self.given.out))
