@@ -57,7 +57,7 @@ def zeros(directory: Path) -> dict[str, int]:
 
 @torch.no_grad()
 def test_sequential_order_solves_each_group_on_what_is_pruned_already(shop: Shop, corpus: Path) -> None:
-    """The inputs of o_proj come from pruned q, k and v: the solution follows from the stored weights, solved here anew."""
+    """The inputs of o_proj come from pruned q, k and v: solved here anew from the stored weights, it is the same."""
     out, info = shop.prune(order="sequential")
     plain, _ = shop.prune("plain")
     name = "model.layers.0.self_attn.o_proj"
@@ -118,7 +118,7 @@ def test_the_loss_of_a_slope_is_that_of_the_pruned_model(shop: Shop, corpus: Pat
         for batch in make_batches(known):
             hooks = [
                 model.get_submodule(name).register_forward_pre_hook(
-                    lambda _m, args, name=name, real=batch.real: seen[name].add(args[0], real)
+                    lambda _m, args, gram=seen[name], real=batch.real: gram.add(args[0], real)
                 )
                 for name in names
             ]
