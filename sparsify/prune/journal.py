@@ -42,7 +42,7 @@ class BlockJournal:
         write_json(self._state, self.entries)
 
     def block(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Weights and masks of finished block `index`, by weight name."""
+        """Weights and masks of finished block `index`, by name; a weight that was recorded without a mask has none."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -52,7 +52,8 @@ class BlockJournal:
         except (SafetensorError, FileNotFoundError) as error:
             raise CheckpointError(f"{path} is damaged ({error}); remove {self._work} to start again") from None
         weights = {key.removeprefix("weight:"): value for key, value in stored.items() if key.startswith("weight:")}
-        masks = {name: unpack(stored[f"mask:{name}"], weight.shape[1]) for name, weight in weights.items()}
+        kept = {name: stored[f"mask:{name}"] for name in weights if f"mask:{name}" in stored}
+        masks = {name: unpack(mask, weights[name].shape[1]) for name, mask in kept.items()}
         return weights, masks
 
     def _path(self, index: int) -> Path:

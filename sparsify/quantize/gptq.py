@@ -1,10 +1,9 @@
-"""GPTQ (Frantar et al. 2022, arXiv 2210.17323) for sparse weights, alone or together with SparseGPT's choice of a mask.
+"""GPTQ (Frantar et al. 2022, arXiv 2210.17323) for sparse weights, alone or while SparseGPT chooses the mask.
 
-Columns are quantized from left to right; the columns to the right make up for each error (algorithm 1 there). Two things
-keep every zero without giving up what compensation can do. Updates flow freely into pruned places, and when the column
-of a pruned place is reached its value becomes 0 whatever has gathered there, and what is lost is passed on like any
-rounding error: for a pruned place this is the exact optimal-brain-surgeon step. Multiplying updates by the mask instead
-throws that part of the compensation away.
+Columns are quantized from left to right; the columns to the right make up for each error (algorithm 1 there). Zeros are
+kept without giving up what compensation can do: updates flow freely into pruned places, and when the column of a pruned
+place is reached its value becomes 0 whatever has gathered there, and what is lost is passed on like any rounding error.
+For a pruned place this is the exact optimal-brain-surgeon step; multiplying updates by the mask throws it away.
 """
 
 from __future__ import annotations
