@@ -143,7 +143,7 @@ def _probe(block: nn.Module, run: Callable[[], Tensor], source: str, groups: Seq
 
 def _factors(linear: nn.Module) -> tuple[Tensor, Tensor]:
     """A factor for each row, and its rank among them."""
-    rows = int(linear.weight.shape[0])  # type: ignore[union-attr, arg-type]
+    rows = linear.get_parameter("weight").shape[0]
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(rows))
     return torch.exp(_LOW + _SPAN * order / max(1, rows - 1)), order
 

@@ -170,7 +170,7 @@ class _Linear:
     def of(cls, name: str, work: BlockWork, smoothed: Smoothed) -> _Linear:
         """The linear called `name` of a smoothed block."""
         inside = work.within(name)
-        weight = work.block.get_submodule(inside).weight.data.to(torch.float32)  # type: ignore[union-attr, operator]
+        weight = work.block.get_parameter(f"{inside}.weight").data.to(torch.float32)
         mask = work.masks.get(f"{name}.weight")
         keep = None if mask is None else mask.to(weight.device)
         factors = smoothed.factors.get(inside)

@@ -75,34 +75,23 @@ def smooth_block(
         stored: What parameters beside weights of linears are stored as, by name within the block. A norm is rounded to
             it first and the factors follow from what is stored, so that rounding it does not change the function.
     """
-    before, factors, changed, notes = run(), {}, [], []
+    before = run()
+    factors: dict[str, Tensor] = {}
+    changed: list[str] = []
+    notes: list[tuple[str, Note]] = []
     for fold in folds:
         touched = sorted({fold.source, *fold.consumers} & set(frozen))
         if touched:
             notes.append((fold.source, Note("smooth_left_out", f"{touched[0]} is to be left as it is")))
             continue
         undo = _Backup(block, fold)
-        wanted = _wanted(block, fold, absmax, alpha)
-        source = block.get_submodule(fold.source)
-        if isinstance(source, nn.Linear):
-            done: Tensor | None = wanted
-            _divide_rows(source, wanted)
-        else:
-            done = divide_norm(
-                source,
-                wanted,
-                {n.rpartition(".")[2]: d for n, d in (stored or {}).items() if n.rpartition(".")[0] == fold.source},
-            )
-        if done is not None:
-            for name in fold.consumers:
-                weight = block.get_submodule(name).weight
-                weight.data.mul_(done[fold.channels].to(weight.device))
+        done = _apply(block, fold, _wanted(block, fold, absmax, alpha), stored or {})
         if done is None or not _same(before, run()):
             undo.restore()
             reason = "its scale was not understood" if done is None else "something else reads its output too"
             notes.append((fold.source, Note("smooth_left_out", f"{reason}; {', '.join(fold.consumers)} not smoothed")))
             continue
-        factors |= {name: done[fold.channels] for name in fold.consumers}
+        factors |= {name: done.cpu()[fold.channels] for name in fold.consumers}
         changed += undo.others
     return Smoothed(factors, tuple(changed), tuple(notes))
 
@@ -124,9 +113,8 @@ def divide_norm(norm: nn.Module, factors: Tensor, dtypes: Mapping[str, torch.dty
     offset = norm_offset(norm)
     if offset is None:
         return None
-    weight, bias = norm.weight.data, getattr(norm, "bias", None)
+    weight, bias, dtypes = norm.get_parameter("weight").data, _bias(norm), dtypes or {}
     factors = factors.to(weight.device, torch.float32)
-    dtypes = dtypes or {}
     old = offset + weight.to(torch.float32)
     new = (old / factors - offset).to(dtypes.get("weight", weight.dtype)).to(torch.float32)
     # A scale that is 0 says nothing, and one that would be rounded to 0 or beyond must not: both stay as they are.
@@ -134,51 +122,71 @@ def divide_norm(norm: nn.Module, factors: Tensor, dtypes: Mapping[str, torch.dty
     done = torch.where(usable, old / (offset + new), torch.ones_like(old))
     weight.copy_(torch.where(usable, new, weight.to(torch.float32)))
     if bias is not None:
-        bias.data.copy_((bias.data / done).to(dtypes.get("bias", bias.dtype)))
+        bias.copy_((bias / done).to(dtypes.get("bias", bias.dtype)))
     return done
 
 
 @torch.no_grad()
 def norm_offset(norm: nn.Module) -> float | None:
     """The a of a norm that gives (a + w) · n(x) + bias: 0 for Llama's, 1 for Gemma's; None for any other module."""
-    weight, bias = norm.weight.data, getattr(norm, "bias", None)
-    saved = weight.clone(), None if bias is None else bias.data.clone()
+    weight, bias = norm.get_parameter("weight").data, _bias(norm)
+    kept = torch.zeros_like(weight) if bias is None else bias.clone()
+    saved = weight.clone()
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(4, weight.shape[0], generator=generator).to(weight.device, weight.dtype)
     try:
         actual = norm(inputs)
         if bias is not None:
-            bias.data.zero_()
+            bias.zero_()
         weight.zero_()
         at_zero = norm(inputs)
         weight.fill_(1.0)
         unit = norm(inputs) - at_zero
     finally:
-        weight.copy_(saved[0])
+        weight.copy_(saved)
         if bias is not None:
-            bias.data.copy_(saved[1])
+            bias.copy_(kept)
     energy = float(unit.square().sum())
-    offset = round(float((at_zero * unit).sum()) / energy, 4) if energy > 0 else 0.0
-    expected = (offset + weight) * unit + (0.0 if bias is None else bias.data)
-    fits = torch.allclose(actual, expected, rtol=1e-4, atol=1e-5)
-    return offset if energy > 0 and fits and actual.shape == inputs.shape else None
+    if actual.shape != inputs.shape or energy <= 0:
+        return None
+    offset = round(float((at_zero * unit).sum()) / energy, 4)
+    return offset if torch.allclose(actual, (offset + weight) * unit + kept, rtol=1e-4, atol=1e-5) else None
+
+
+def _bias(module: nn.Module) -> Tensor | None:
+    bias = getattr(module, "bias", None)
+    return bias.data if isinstance(bias, Tensor) else None
+
+
+def _apply(block: nn.Module, fold: Fold, factors: Tensor, stored: Mapping[str, torch.dtype]) -> Tensor | None:
+    """Divide the source's channels and multiply the consumers' columns; returns the factors, None if it cannot."""
+    source = block.get_submodule(fold.source)
+    done: Tensor | None = factors
+    if isinstance(source, nn.Linear):
+        factors = factors.to(source.weight.device)
+        source.weight.data.div_(factors[:, None])
+        if source.bias is not None:
+            source.bias.data.div_(factors)
+    else:
+        own = {
+            name: stored[f"{fold.source}.{name}"] for name in ("weight", "bias") if f"{fold.source}.{name}" in stored
+        }
+        done = divide_norm(source, factors, own)
+    for name in fold.consumers if done is not None else ():
+        weight = block.get_parameter(f"{name}.weight").data
+        assert done is not None
+        weight.mul_(done.to(weight.device)[fold.channels.to(weight.device)])
+    return done
 
 
 def _wanted(block: nn.Module, fold: Fold, absmax: Mapping[str, Tensor], alpha: float) -> Tensor:
     """The factors of the source's output channels, float32 [channels]; 1 for one that nothing reads."""
-    weights = [block.get_submodule(name).weight.data for name in fold.consumers]
+    weights = [block.get_parameter(f"{name}.weight").data for name in fold.consumers]
     columns = torch.stack([weight.abs().amax(0).to(torch.float32).cpu() for weight in weights]).amax(0)
     inputs = absmax[fold.consumers[0]].to(torch.float32).cpu()
-    count = int(block.get_submodule(fold.source).weight.shape[0])
+    count = block.get_parameter(f"{fold.source}.weight").shape[0]
     largest = [torch.zeros(count).scatter_reduce_(0, fold.channels, each, "amax") for each in (inputs, columns)]
     return smoothing_factors(largest[0], largest[1], alpha)
-
-
-def _divide_rows(linear: nn.Linear, factors: Tensor) -> None:
-    factors = factors.to(linear.weight.device)
-    linear.weight.data.div_(factors[:, None])
-    if linear.bias is not None:
-        linear.bias.data.div_(factors)
 
 
 def _same(before: Tensor, after: Tensor) -> bool:

@@ -83,8 +83,8 @@ def _round_files(stage: QuantizeStage, given: StageInput) -> StageResult:
             return {name: tensor}
         try:
             quantized, scale = quantize_rtn(tensor, grid_of(stage, tensor.dtype))
-        except NumericsError as error:
-            raise NumericsError(f"{targets[name]}: {error}") from None
+        except NumericsError as wrong:
+            raise NumericsError(f"{targets[name]}: {wrong}") from None
         error = relative_weight_error(tensor.float(), dequantize(quantized, scale))
         linears[targets[name]] = {"scheme": scheme_name(stage), "relative_weight_error": error}
         given.progress.update(len(linears), len(targets), f"quantized {targets[name]}")
