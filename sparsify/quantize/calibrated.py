@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from sparsify.stage import StageInput, StageResult, event
 from sparsify.stream import BlockStream
 
 _MASK = ".mask"
+_PROBE_TOKENS = 256
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -72,7 +73,10 @@ class _Run:
             detail = f"{len(sequences)} rows instead of {settings.samples}"
             self.events.append(event("calibration_short", settings.source, detail))
         record = CalibrationRecord(settings.source, corpus.sha256, len(sequences), settings.seq, settings.seed)
-        stream = BlockStream(self.model, self.structure, make_batches(sequences), device=self.given.device)
+        # Smoothing runs each block a dozen times on the first batch, which is therefore kept small.
+        few = _few(sequences) if self.stage.smooth is not None else 0
+        batches = make_batches(sequences[:few]) + make_batches(sequences[few:])
+        stream = BlockStream(self.model, self.structure, batches, device=self.given.device)
         return stream, record, sum(map(len, sequences))
 
     def block(self, index: int) -> None:
@@ -160,6 +164,16 @@ class _Run:
         }
         events = self.events + [found for entry in entries for found in entry["events"]]
         return StageResult(stats, events, [self.record.as_dict()])
+
+
+def _few(sequences: Sequence[Sequence[int]]) -> int:
+    """How many sequences from the start have `_PROBE_TOKENS` tokens together."""
+    tokens = 0
+    for count, sequence in enumerate(sequences):
+        if tokens >= _PROBE_TOKENS:
+            return count
+        tokens += len(sequence)
+    return len(sequences)
 
 
 class _Finished:
