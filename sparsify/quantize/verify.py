@@ -15,12 +15,13 @@ _GROUPS = (2, 4, 8, 16, 32)
 
 
 def patterns(mask: Tensor) -> list[tuple[int, int]]:
-    """Every N:M pattern that a mask [out, in] keeps to, N < M, for M a power of two up to 32."""
-    found = []
+    """The N:M patterns that a mask [out, in] keeps to, for M a power of two up to 32; not those that others imply."""
+    found: list[tuple[int, int]] = []
     for m in _GROUPS:
         if mask.shape[1] % m == 0:
             most = int(mask.reshape(mask.shape[0], -1, m).sum(-1).max())
-            found += [(most, m)] if most < m else []
+            implied = min((n * (m // smaller) for n, smaller in found), default=m)
+            found += [(most, m)] if most < implied else []
     return found
 
 

@@ -43,18 +43,23 @@ def build(name: str) -> nn.Module:
     return model
 
 
+def watch(block: nn.Module) -> tuple[dict[str, Tensor], list[Any]]:
+    """The largest magnitude of each input channel by linear, once the block has run, and the hooks that see to it."""
+    absmax: dict[str, Tensor] = {}
+
+    def see(name: str) -> Callable[..., None]:
+        return lambda _module, args: absmax.update({name: args[0].flatten(0, -2).abs().amax(0)})
+
+    linears = [(name, module) for name, module in block.named_modules() if isinstance(module, nn.Linear)]
+    return absmax, [module.register_forward_pre_hook(see(name)) for name, module in linears]
+
+
 def smooth_model(model: nn.Module, alpha: float = 0.5, frozen: tuple[str, ...] = ()) -> list[Smoothed]:
-    """Smooth every block on inputs with outliers."""
+    """Smooth every block on what it is given."""
     done = []
     for name in find_structure(model).blocks:
-        block, absmax = model.get_submodule(name), {}
-        hooks = [
-            module.register_forward_pre_hook(
-                lambda _m, args, key=key: absmax.update({key: args[0].flatten(0, -2).abs().amax(0)})
-            )
-            for key, module in block.named_modules()
-            if isinstance(module, nn.Linear)
-        ]
+        block = model.get_submodule(name)
+        absmax, hooks = watch(block)
         with RecordedCall(block) as call, torch.no_grad():
             model(IDS, use_cache=False)
         for hook in hooks:
