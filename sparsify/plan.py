@@ -206,7 +206,7 @@ class _Block:
             return 5 * matrix + 6 * weight
         if stage.method == "admm":
             return 5 * matrix + 9 * weight
-        return (2 * matrix if stage.calibration is not None else 0) + 7 * weight
+        return (matrix if stage.calibration is not None else 0) + 5 * weight
 
 
 def _choosing(stage: PruneStage) -> float:

@@ -44,6 +44,10 @@ class Calibration(Strict):
     seed: int = Field(0, description="of the draw")
     holdout: float = Field(0.0, ge=0, lt=1, description="share of the samples kept apart while budgets are chosen")
 
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _only_used(self, dump(self), since={"holdout"})
+
 
 class Allocation(Strict):
     """How a budget is spread over the linears; the sum is that of `sparsity`, to the weight."""
@@ -137,6 +141,10 @@ class PruneStage(Strict):
         if chosen and self.calibration is not None and not self.calibration.holdout:
             raise ValueError("a slope is chosen on held-out text; add `holdout: 0.25` to calibration, or give beta")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _only_used(self, dump(self), since={"refine", "allocation", "keep_zeros", "order"})
 
     @property
     def nm(self) -> tuple[int, int] | None:
@@ -252,10 +260,7 @@ class QuantizeStage(Strict):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Settings that came later are written out where they are used only: the hashes of older recipes stay true.
-        fields, early = type(self).model_fields, ("scheme", "method", "skip")
-        used = {name for name, field in fields.items() if name in early or getattr(self, name) != field.default}
-        return {name: value for name, value in dump(self).items() if name in used}
+        return _only_used(self, dump(self), since=set(type(self).model_fields) - {"scheme", "method", "skip"})
 
     @property
     def needs_calibration(self) -> bool:
@@ -271,6 +276,15 @@ class QuantizeStage(Strict):
             "skip_error": self.skip_error is not None,
         }
         return next((name for name, set_ in asked.items() if set_), "")
+
+
+def _only_used(spec: BaseModel, dumped: dict[str, Any], *, since: set[str]) -> dict[str, Any]:
+    """Leave out the settings `since` that are at their defaults.
+
+    They came later, and are written out where they are used only: the hashes of older recipes stay true.
+    """
+    fields = type(spec).model_fields
+    return {name: dumped[name] for name in fields if name not in since or getattr(spec, name) != fields[name].default}
 
 
 def _pattern(value: Any) -> tuple[int, int] | None:
