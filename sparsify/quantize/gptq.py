@@ -168,6 +168,7 @@ class _Choosing(_Pass):
         """Unstructured: choose the block's share; rounding is carried on, so that the whole matrix comes out exact."""
         if self.budget.nm is not None:
             return
+        assert self.budget.sparsity is not None, "the joint pass takes a share, not a count"
         stop = start + block.shape[1]
         due = round(self.budget.sparsity * stop * block.shape[0]) - self.spent
         self._choose(start, slice(0, block.shape[1]), block, diagonal, max(0, due))
