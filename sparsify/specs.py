@@ -105,6 +105,7 @@ class PruneStage(Strict):
     block_size: int = Field(128, gt=0, description="columns per SparseGPT block")
     calibration: Calibration | None = None
     skip: tuple[str, ...] = Field((), description="linears left dense: a name, its dotted ending or a glob")
+    include: tuple[Literal["lm_head"], ...] = Field((), description="pruned too, if not tied to the embedding: lm_head")
 
     @model_validator(mode="before")
     @classmethod
@@ -144,7 +145,7 @@ class PruneStage(Strict):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _only_used(self, dump(self), since={"refine", "allocation", "keep_zeros", "order"})
+        return _only_used(self, dump(self), since={"refine", "allocation", "keep_zeros", "order", "include"})
 
     @property
     def nm(self) -> tuple[int, int] | None:

@@ -170,6 +170,18 @@ class BlockStream:
                     output = self.model(input_ids=batch.ids, use_cache=False)
                 yield batch, output.logits.float()
 
+    @torch.no_grad()
+    def head_gram(self, head: str) -> Gram:
+        """The Gram matrix of what the output projection called `head` is given; all blocks must have been run."""
+        gram, seen = Gram(), list[Tensor]()
+        hook = self.model.get_submodule(head).register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+        try:
+            for batch, _ in self.logits():
+                gram.add(seen.pop(), batch.real)
+        finally:
+            hook.remove()
+        return gram
+
     def _run(self, index: int, batch: int) -> Tensor:
         call = to_device(self._calls.get(batch, index), self._device)
         hidden = self.hidden[batch].to(self._device)

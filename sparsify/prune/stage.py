@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from sparsify.masks import broken_groups, count_violations, load_masks, save_mas
 from sparsify.prune.allocate import Layer
 from sparsify.prune.budgets import Budgets, Planner
 from sparsify.prune.journal import BlockJournal
-from sparsify.prune.problem import Solution
+from sparsify.prune.problem import Note, Solution
 from sparsify.prune.solve import Inputs, cast, solve, stats_of
 from sparsify.recipe import PruneStage
 from sparsify.shards import torch_dtype
@@ -50,6 +50,8 @@ def run_prune(stage: PruneStage, given: StageInput) -> StageResult:
         for index in range(blocks):
             run.block(index)
             given.progress.update(index + 1, blocks, f"pruned block {index + 1} of {blocks}")
+        if stage.include:
+            run.head()
     return run.write()
 
 
@@ -82,6 +84,8 @@ class _Run:
         self.model = load_skeleton(given.parent)
         self.structure: Structure = find_structure(self.model)
         self.chosen, self.skipped = chosen_linears(self.structure.all_linears, stage.skip)
+        if stage.include:
+            self.chosen = (*self.chosen, _head_of(self.structure))
         _check_stored(self.source, self.chosen)
         self.weights = StreamedWeights(self.model, self.source)
         # Sums run in another order on other hardware or with more threads: the last bits may differ.
@@ -144,15 +148,31 @@ class _Run:
         else:
             self.weights.free(name)
 
+    def head(self) -> None:
+        """Prune the output projection, or take it from the journal; it is like a last block of one linear."""
+        name = _head_of(self.structure)
+        if len(self.journal.entries) > len(self.structure.blocks):
+            return
+        inputs = None
+        if self.stream is not None:
+            inputs = Inputs.of(self.stream.head_gram(name), name, self.stage, expert=False)
+        self.weights.load(name)
+        target = _Target(name, name)
+        self._solve_targets([target], [(target, inputs)])
+        self.weights.free(name)
+
     def _solve_block(self, index: int, targets: list[_Target]) -> None:
-        before = self.meter.lap()
         if self.stream is None:
             self.weights.load(self.structure.blocks[index])
+        self._solve_targets(targets, self._in_order(index, targets))
+
+    def _solve_targets(self, targets: list[_Target], work: Iterable[tuple[_Target, Inputs | None]]) -> None:
+        self.meter.lap()
         weights: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
         linears: dict[str, Mapping[str, float]] = {}
         events: dict[str, list[dict[str, str]]] = {}
-        for target, inputs in self._in_order(index, targets):
+        for target, inputs in work:
             solution = self._solve(target, inputs)
             stored, masks[target.weight_name] = cast(solution, self._dtype(target))
             linear_weight(self.model, target.name).copy_(stored)
@@ -161,7 +181,6 @@ class _Run:
             used = self.meter.lap()
             peak = {"host_bytes": float(used.host_bytes), "device_bytes": float(used.device_bytes)}
             linears[target.name] = {**stats_of(solution), "seconds": used.seconds, **peak}
-            before = max(before, used, key=lambda one: one.host_bytes)
         self.journal.append(
             weights,
             masks,
@@ -202,20 +221,19 @@ class _Run:
             solution = solve(self.stage, weight, inputs, self.budgets.of(target.name), keep)
         except (NumericsError, SparsifyError) as error:
             raise type(error)(f"{target.name}: {error}") from None
-        self.events += notes
-        return solution
+        return replace(solution, notes=(*notes, *solution.notes))
 
-    def _keep(self, target: _Target, weight: Tensor) -> tuple[Tensor | None, list[dict[str, str]]]:
-        """Where the weight was not pruned before, None if nowhere; and an event if that was guessed."""
+    def _keep(self, target: _Target, weight: Tensor) -> tuple[Tensor | None, tuple[Note, ...]]:
+        """Where the weight was not pruned before, None if nowhere; and a note if that was guessed."""
         if not self.stage.keep_zeros:
-            return None, []
+            return None, ()
         if target.weight_name in self.earlier:
-            return self.earlier[target.weight_name].to(weight.device), []
+            return self.earlier[target.weight_name].to(weight.device), ()
         share = float((weight == 0).float().mean())
         if share < _PRUNED or self.earlier:
-            return None, []
+            return None, ()
         detail = f"{100 * share:.1f} % zeros without a mask were taken for pruned; `keep_zeros: false` frees them"
-        return weight != 0, [event("zeros_kept", target.name, detail)]
+        return weight != 0, (Note("zeros_kept", detail),)
 
     def _dtype(self, target: _Target) -> torch.dtype:
         return torch_dtype(self.source.tensors[target.weight_name].dtype)
@@ -279,6 +297,12 @@ def _fingerprint(stage: PruneStage, given: StageInput, source: Checkpoint) -> di
         "model": sha256_json({"config": source.config, "tensors": layout}),
         "text": given.corpora[stage.calibration.source].sha256 if stage.calibration is not None else None,
     }
+
+
+def _head_of(structure: Structure) -> str:
+    if structure.head is None or structure.tied:
+        raise SparsifyError("include: the head shares its weight with the embedding or is absent; leave it out")
+    return structure.head
 
 
 def _check_stored(source: Checkpoint, linears: tuple[str, ...]) -> None:

@@ -41,9 +41,7 @@ def test_the_plan_counts_what_the_model_has(model_dir: Path) -> None:
     assert on_cpu.seconds > plan.seconds
     admm = plan_prune(model, find_structure(model), stage("admm", refine=True), Machine("cpu", 2), stored=1000)
     assert admm.seconds > on_cpu.seconds
-    skipped = plan_prune(
-        model, find_structure(model), stage("admm", skip=["mlp.*_proj", "*.mlp.*"]), Machine(), stored=1
-    )
+    skipped = plan_prune(model, find_structure(model), stage("admm", skip=["*.mlp.*"]), Machine(), stored=1)
     assert skipped.pruned < plan.pruned
 
 
@@ -56,20 +54,19 @@ def test_the_text_of_the_plan(model_dir: Path, tmp_path: Path) -> None:
         plan_text(tmp_path / "nowhere", load_recipe("dense"), Machine())
 
 
-@pytest.mark.parametrize("method", ["magnitude", "wanda"])
-def test_memory_does_not_grow_with_the_number_of_blocks(method: str, tmp_path: Path) -> None:
-    """A small copy of the proof at 7B width: four times the blocks, the same peak, which the plan bounds."""
+def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path) -> None:
+    """A small copy of the proof at 7B width: six times the blocks, the same peak, which the plan bounds."""
     peaks = []
-    for blocks in (2, 8):
-        root = tmp_path / f"{method}{blocks}"
+    for blocks in (2, 12):
+        root = tmp_path / str(blocks)
         write_model(root / "model", blocks, width=512, inner=1408, vocabulary=512)
-        found = measure(root / "model", root / "v", method, samples=2, seq=32)
+        found = measure(root / "model", root / "v", "wanda", samples=2, seq=32)
         assert found["blocks"] == blocks and found["revived"] == 0
         assert found["sparsity"] == pytest.approx(0.5, abs=0.01)
         assert found["peak_host_bytes"] < 1.2 * found["planned_host_bytes"]
         peaks.append(found["peak_host_bytes"])
-    # The larger model takes 40 MB more in bfloat16 and 80 MB more in float32.
-    assert peaks[1] < peaks[0] + 15e6
+    # Ten blocks more are 64 MB as they are stored, and 128 MB in float32; tensors this small leave holes in the heap.
+    assert peaks[1] < peaks[0] + 32e6
 
 
 def test_the_meter_sees_a_peak_that_is_gone() -> None:

@@ -202,6 +202,31 @@ def test_the_table_of_linears(shop: Shop) -> None:
     assert used["seconds"] > 0 and used["host_bytes"] >= 0 and used["device_bytes"] == 0 and used["resumed_blocks"] == 0
 
 
+def test_the_head_is_pruned_only_where_it_is_named(
+    tmp_path: Path, corpus: Path, make_model: Callable[..., Path]
+) -> None:
+    tied = Shop(make_model(tmp_path / "tied"), corpus, tmp_path / "t")
+    with pytest.raises(SparsifyError, match="the head shares its weight with the embedding"):
+        tied.prune(include=["lm_head"])
+    shop = Shop(make_model(tmp_path / "model", tied=False, dtype="float32"), corpus, tmp_path)
+    plain, _ = shop.prune("plain")
+    out, info = shop.prune("head", include=["lm_head"])
+    before, after = open_checkpoint(plain), open_checkpoint(out)
+    differ = [name for name in before.tensors if not torch.equal(before.read(name), after.read(name))]
+    assert differ == ["lm_head.weight"] and "lm_head" in info.stages[0]["linears"]
+    # Solved here anew, from what the pruned model gives its head.
+    model, gram, seen = load_model(plain), Gram(), []
+    model.get_submodule("lm_head").register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    sequences = draw_sequences(corpus, load_tokenizer(out), Calibration.model_validate(CALIBRATION))
+    with torch.no_grad():
+        for batch in make_batches(sequences):
+            model(batch.ids, use_cache=False)
+            gram.add(seen.pop(), batch.real)
+    expected = sparsegpt(before.read("lm_head.weight"), gram.hessian("lm_head"), Budget(0.6), block_size=16)
+    assert torch.allclose(after.read("lm_head.weight"), expected.weight, atol=1e-5)
+    assert zeros(out)["lm_head.weight"] == round(0.6 * before.tensors["lm_head.weight"].numel)
+
+
 # --- zeros of earlier pruning -----------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from sparsify.blocks import find_structure, linear_weight, load_skeleton, load_tokenizer
 from sparsify.calibration import draw_sequences, make_batches
 from sparsify.checkpoint import open_checkpoint
-from sparsify.errors import CheckpointError, SparsifyError
+from sparsify.errors import CheckpointError, NumericsError, SparsifyError
 from sparsify.masks import load_masks
 from sparsify.recipe import Calibration, parse_recipe
 from sparsify.run import MakeOptions, make_variant
@@ -243,6 +243,61 @@ def test_experts_see_the_tokens_routed_to_them(model_dir: Path, corpus: Path, tm
             assert torch.allclose(total.double(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     kinds = [names[0].rsplit(".", 1)[-1] for names in stream.groups(0)]
     assert kinds == ["q_proj", "o_proj", "w1", "w2"]
+
+
+def test_starved_experts_are_damped_more_or_pruned_by_magnitude(model_dir: Path, corpus: Path, tmp_path: Path) -> None:
+    """Two sequences are few tokens for four experts."""
+    from safetensors.torch import load_file, save_file
+
+    directory = build("mixtral", tmp_path / "model", model_dir)
+    tensors = load_file(directory / "model.safetensors")
+    gate = tensors["model.layers.0.block_sparse_moe.gate.weight"]
+    gate[1], gate[2] = gate[0] + 0.01 * gate[1], gate[0] + 0.01 * gate[2]
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    stage = {"method": "sparsegpt", "sparsity": 0.5, "block_size": 16, "calibration": {**CALIBRATION, "samples": 2}}
+    options = MakeOptions(store=tmp_path / "store", name="v", base="tiny", resolve_corpus=lambda _source: corpus)
+    recipe = parse_recipe({"stages": [{"prune": stage}]}, name="test", where="test")
+    info = make_variant(directory, recipe, tmp_path / "v", options=options)
+    rows = info.stages[0]["linears"]
+    experts = {name: row for name, row in rows.items() if ".experts." in name}
+    events = {(event.where, event.kind): event.detail for event in info.events}
+    unused = [name for name, row in experts.items() if not row["tokens"]]
+    starved = [name for name, row in experts.items() if 0 < row["tokens"] < (48 if name.endswith("w2") else 32)]
+    assert starved
+    for name in starved:
+        columns = 48 if name.endswith("w2") else 32
+        tokens = experts[name]["tokens"]
+        assert experts[name]["damping"] == pytest.approx(min(1.0, 0.01 * columns / tokens), rel=1e-6)
+        assert f"{tokens:.0f} tokens for {columns} inputs; damping" in events[name, "few_tokens"]
+    for name in unused:
+        assert "pruned by magnitude" in events[name, "expert_unused"] and "damping" not in experts[name]
+    masks = load_masks(tmp_path / "v")
+    assert all(int((~masks[f"{name}.weight"]).sum()) == 32 * 48 // 2 for name in experts)
+
+
+def test_an_expert_without_tokens_is_pruned_by_magnitude() -> None:
+    from sparsify.gram import Gram
+    from sparsify.prune.problem import Budget
+    from sparsify.prune.solve import Inputs, solve
+
+    stage = (
+        parse_recipe(
+            {"stages": [{"prune": {"method": "admm", "sparsity": 0.5, "refine": True, "calibration": CALIBRATION}}]},
+            name="t",
+            where="t",
+        )
+        .stages[0]
+        .prune
+    )
+    assert stage is not None
+    inputs = Inputs.of(Gram(), "experts.0.w1", stage, expert=True)
+    weight = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    solution = solve(stage, weight, inputs, Budget(0.5), None)
+    assert [note.kind for note in solution.notes] == ["expert_unused"]
+    assert int((~solution.mask).sum()) == 24
+    assert float(weight[solution.mask].abs().min()) >= float(weight[~solution.mask].abs().max())
+    with pytest.raises(NumericsError, match="mlp.up_proj saw no tokens"):
+        Inputs.of(Gram(), "mlp.up_proj", stage, expert=False)
 
 
 @pytest.mark.parametrize(
