@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -178,9 +177,7 @@ def main() -> None:
                 sys.exit(done.stderr[-2000:])
             found.append(json.loads(done.stdout.splitlines()[-1]))
             print(found[-1], flush=True)
-            shutil.rmtree(root, ignore_errors=True)
-            root.mkdir()
-    _record(arguments.out, found)
+            _record(arguments.out, found)
 
 
 def _record(out: Path, found: list[dict[str, Any]]) -> None:

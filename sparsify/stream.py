@@ -17,6 +17,7 @@ from sparsify.calls import Call, CallBook, call_of, same_content, to_device
 from sparsify.errors import SparsifyError
 from sparsify.gram import Gram
 from sparsify.skeleton import ResidentWeights
+from sparsify.usage import give_back
 from sparsify.watch import Stop, Watch
 
 _REPLAY_TOLERANCE = 1e-5
@@ -101,6 +102,7 @@ class BlockStream:
             self._weights.free(self._names[self._loaded])
             self._blocks[self._loaded]._apply(lambda tensor: tensor if tensor.is_meta else tensor.cpu())
             self._loaded = None
+            give_back()
 
     @torch.no_grad()
     def restart(self) -> None:

@@ -26,7 +26,7 @@ from sparsify.shards import torch_dtype
 from sparsify.skeleton import StreamedWeights
 from sparsify.stage import StageInput, StageResult, event
 from sparsify.stream import BlockStream
-from sparsify.usage import Meter
+from sparsify.usage import Meter, give_back
 
 # A dense checkpoint has a few exact zeros by rounding; a linear with a larger share was pruned by somebody.
 _PRUNED = 0.05
@@ -147,6 +147,7 @@ class _Run:
             self.stream.advance(index)
         else:
             self.weights.free(name)
+            give_back()
 
     def head(self) -> None:
         """Prune the output projection, or take it from the journal; it is like a last block of one linear."""

@@ -11,7 +11,7 @@ from sparsify.errors import SparsifyError
 from sparsify.memory_proof import full_plan, measure, write_model
 from sparsify.plan import Machine, plan_prune, plan_text
 from sparsify.recipe import load_recipe, parse_recipe
-from sparsify.usage import Meter
+from sparsify.usage import Meter, give_back
 
 
 def stage(method: str, **changes: object):  # type: ignore[no-untyped-def]
@@ -65,11 +65,12 @@ def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path) -> None:
         assert found["sparsity"] == pytest.approx(0.5, abs=0.01)
         assert found["peak_host_bytes"] < 1.2 * found["planned_host_bytes"]
         peaks.append(found["peak_host_bytes"])
-    # Ten blocks more are 64 MB as they are stored, and 128 MB in float32; tensors this small leave holes in the heap.
-    assert peaks[1] < peaks[0] + 32e6
+    # Ten blocks more are 64 MB as they are stored, and 128 MB in float32.
+    assert peaks[1] < peaks[0] + 20e6
 
 
 def test_the_meter_sees_a_peak_that_is_gone() -> None:
+    give_back()
     meter = Meter("cpu")
     held = bytearray(50_000_000)
     held[::4096] = b"x" * len(held[::4096])
