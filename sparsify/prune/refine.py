@@ -29,7 +29,7 @@ class Stopping:
     """
 
     iterations: int = 32
-    tolerance: float = 5e-3
+    tolerance: float = 0.01
 
 
 def refine(
