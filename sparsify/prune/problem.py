@@ -136,7 +136,7 @@ _FEW, _MANY = 16, 16384  # so few columns and so many scores that counting compa
 def _kth(scores: Tensor, limit: int | Tensor) -> Tensor:
     """The score of each row [rows, 1] that has place `limit` in it, counted from 1; for limit 0 the lowest."""
     # On a CPU numpy partitions and sorts long rows with vector instructions, several times faster than torch.
-    numpy = scores.device.type == "cpu" and scores.shape[1] > _FEW
+    numpy = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[1] > _FEW
     if isinstance(limit, int):
         if numpy:
             return torch.from_numpy(np.partition(scores.numpy(), limit - 1, axis=1)[:, limit - 1 : limit].copy())
