@@ -30,7 +30,7 @@ class Training:
     """
 
     epochs: int = 8
-    lr: float = 0.01
+    lr: float = 0.02
     holdout: float = 0.2
     seed: int = 0
 
