@@ -10,45 +10,90 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from sparsify.errors import RecipeError
 from sparsify.files import sha256_json
+from sparsify.quantize.settings import JointPrune, QuantizeStage
+from sparsify.settings import Calibration, Strict, nm_of
 from sparsify.train.settings import LossWeights, TrainSettings
 
+__all__ = [
+    "Allocation",
+    "Calibration",
+    "FinetuneStage",
+    "JointPrune",
+    "PruneStage",
+    "QuantizeStage",
+    "Recipe",
+    "Stage",
+    "builtin_recipes",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_hash",
+]
+
 _BUILTIN = Path(__file__).with_name("recipes")
-_SCOPES = {"magnitude": ("matrix", "row"), "wanda": ("row", "matrix"), "sparsegpt": ("block",)}
+_SCOPES = {
+    "magnitude": ("matrix", "row", "block"),
+    "wanda": ("row", "matrix", "block"),
+    "sparsegpt": ("block", "row"),
+    "admm": ("matrix", "row", "block"),
+}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Allocation(Strict):
+    """How a budget is spread over the linears; the sum is that of `sparsity`, to the weight."""
+
+    kind: Literal["uniform", "owl", "slope", "file"] = "uniform"
+    beta: float | None = Field(
+        None, ge=-1, le=1, description="slope: rise of sparsity from the middle to the last block; chosen if not given"
+    )
+    spread: float = Field(0.08, ge=0, lt=0.5, description="owl: half the span of the blocks' sparsities")
+    multiple: float = Field(5.0, gt=1, description="owl: a weight is an outlier at this many times the mean score")
+    file: str | None = Field(None, description="file: JSON or YAML of {linear or glob: share of zeros}")
+    shares: dict[str, float] = Field(default_factory=dict, description="file: what it said; read when the recipe is")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_file(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("kind") != "file" or data.get("shares"):
+            return data
+        path = Path(str(data.get("file") or ""))
+        try:
+            shares = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"allocation file {str(path)!r} cannot be read ({' '.join(str(error).split())})") from None
+        if not isinstance(shares, Mapping) or not shares:
+            raise ValueError(f"allocation file {path} is no mapping of linears to shares of zeros")
+        # Its content counts, not its name: the recipe's hash is to follow it.
+        return {**data, "shares": dict(shares), "file": path.name}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Allocation:
+        if self.kind != "slope" and self.beta is not None:
+            raise ValueError(f"beta is for kind slope, not {self.kind}")
+        if self.kind != "file" and (self.file or self.shares):
+            raise ValueError(f"file is for kind file, not {self.kind}")
+        for name, share in self.shares.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"the share of zeros of {name} must be at least 0 and less than 1, not {share}")
+        return self
 
 
-class Calibration(_Strict):
-    """Which text the layer inputs are measured on."""
-
-    source: str = Field(min_length=1, description="`suite:SKILL/train`, a JSONL path or a hub id")
-    samples: int = Field(128, gt=0, description="rows drawn from the source")
-    seq: int = Field(512, gt=1, description="rows are cut to this many tokens")
-    seed: int = Field(0, description="of the draw")
-
-
-class PruneStage(_Strict):
+class PruneStage(Strict):
     """Zero weights of the linears inside the blocks; the head and the embedding are never pruned."""
 
-    method: Literal["magnitude", "wanda", "sparsegpt"]
-    sparsity: float = Field(gt=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
+    method: Literal["magnitude", "wanda", "sparsegpt", "admm"]
+    sparsity: float = Field(ge=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
     pattern: str = Field("none", description="`none`, or N:M in quotes: at most N weights of M neighbours stay")
     scope: str = Field("", description="over what weights compete: matrix, row or block (128 columns, all rows)")
+    refine: bool = Field(False, description="re-solve the surviving weights on the mask that the method found")
+    allocation: Allocation = Allocation()
+    keep_zeros: bool = Field(True, description="zeros of earlier pruning stay and are charged to the budget")
+    order: Literal["block", "sequential"] = Field(
+        "block", description="block: one pass for all linears of a block; sequential: run again after each group"
+    )
     percdamp: float = Field(0.01, gt=0, le=1, description="damping of the Hessian relative to its mean diagonal")
     block_size: int = Field(128, gt=0, description="columns per SparseGPT block")
     calibration: Calibration | None = None
@@ -60,7 +105,7 @@ class PruneStage(_Strict):
         if not isinstance(data, Mapping):
             return data
         data = dict(data)
-        nm = _pattern(data.get("pattern", "none"))
+        nm = nm_of(data.get("pattern", "none"))
         if nm is not None:
             data.setdefault("sparsity", 1 - nm[0] / nm[1])
         scopes = _SCOPES.get(str(data.get("method")))
@@ -77,16 +122,23 @@ class PruneStage(_Strict):
             raise ValueError(f"sparsity {self.sparsity} contradicts pattern {self.pattern}; leave sparsity out")
         if nm is not None and self.block_size % nm[1]:
             raise ValueError(f"block_size {self.block_size} is no multiple of {nm[1]}, the M of pattern {self.pattern}")
-        if self.method == "magnitude" and self.calibration is not None:
+        needs = self.method != "magnitude" or self.refine or self.allocation.kind in ("owl", "slope")
+        needs = needs and not (self.method == "magnitude" and not self.refine and self.allocation.beta is not None)
+        if not needs and self.calibration is not None:
             raise ValueError("magnitude uses no calibration; remove it")
-        if self.method != "magnitude" and self.calibration is None:
+        if needs and self.calibration is None:
             raise ValueError(f'{self.method} needs calibration; add `calibration: {{source: "suite:mix/train"}}`')
+        if nm is not None and self.allocation.kind != "uniform":
+            raise ValueError(f"pattern {self.pattern} fixes the budget of every linear; remove allocation")
+        chosen = self.allocation.kind == "slope" and self.allocation.beta is None
+        if chosen and self.calibration is not None and not self.calibration.holdout:
+            raise ValueError("a slope is chosen on held-out text; add `holdout: 0.25` to calibration, or give beta")
         return self
 
     @property
     def nm(self) -> tuple[int, int] | None:
         """(N, M) of the pattern, or None where it is unstructured."""
-        return _pattern(self.pattern)
+        return nm_of(self.pattern)
 
 
 class FinetuneStage(TrainSettings):
@@ -117,111 +169,10 @@ class FinetuneStage(TrainSettings):
         return TrainSettings(**{name: getattr(self, name) for name in TrainSettings.model_fields})
 
 
-class JointPrune(_Strict):
-    """What quantizing prunes in the same pass."""
-
-    sparsity: float = Field(gt=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
-    pattern: str = Field("none", description="`none`, or N:M in quotes: at most N weights of M neighbours stay")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _derive(cls, data: Any) -> Any:
-        nm = _pattern(data.get("pattern", "none")) if isinstance(data, Mapping) else None
-        return data if nm is None else {"sparsity": 1 - nm[0] / nm[1], **data}
-
-    @model_validator(mode="after")
-    def _consistent(self) -> JointPrune:
-        nm = self.nm
-        if nm is not None and abs(self.sparsity - (1 - nm[0] / nm[1])) > 1e-6:
-            raise ValueError(f"sparsity {self.sparsity} contradicts pattern {self.pattern}; leave sparsity out")
-        if nm is not None and 128 % nm[1]:
-            raise ValueError(f"the M of pattern {self.pattern} must divide 128")
-        return self
-
-    @property
-    def nm(self) -> tuple[int, int] | None:
-        """(N, M) of the pattern, or None where it is unstructured."""
-        return _pattern(self.pattern)
-
-
-class QuantizeStage(_Strict):
-    """Round the weights of the linears; zeros stay zeros."""
-
-    scheme: Literal["w8a8", "w4a16"] = Field(
-        "w8a8", description="w8a8: INT8 weights and activations; w4a16: INT4 weights by groups, float activations"
-    )
-    method: Literal["rtn", "gptq"] = Field("rtn", description="round to nearest, or make up for each rounding error")
-    skip: tuple[str, ...] = Field(("lm_head",), description="linears left as they are; the head always is")
-    group_size: Literal[32, 64, 128] | None = Field(None, description="w4a16: columns that share a scale; default 128")
-    activations: Literal["dynamic", "static"] = Field(
-        "dynamic", description="w8a8: a scale per token when run, or one stored scale per linear"
-    )
-    smooth: float | None = Field(None, gt=0, lt=1, description="w8a8: alpha of SmoothQuant; none where left out")
-    prune: JointPrune | None = Field(None, description="gptq: prune in the same pass")
-    percdamp: float = Field(0.01, gt=0, le=1, description="gptq: damping relative to the mean of the diagonal")
-    skip_error: float | None = Field(
-        None, gt=0, description="a linear whose relative output error is larger stays as it is, with those beside it"
-    )
-    calibration: Calibration | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _derive(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or data.get("scheme", "w8a8") != "w4a16":
-            return data
-        if "activations" in data:
-            raise ValueError("w4a16 leaves activations in float; remove `activations`")
-        return {"group_size": 128, **data}
-
-    @model_validator(mode="after")
-    def _consistent(self) -> QuantizeStage:
-        if self.scheme == "w8a8" and self.group_size is not None:
-            raise ValueError("w8a8 has one scale per output channel; remove group_size (w4a16 has groups)")
-        if self.scheme == "w4a16" and self.group_size is None:
-            raise ValueError("w4a16 needs a group_size: 32, 64 or 128")
-        if self.scheme == "w4a16" and self.smooth is not None:
-            raise ValueError("smooth makes activations easier to round, which w4a16 does not do; remove it")
-        if self.prune is not None and self.method != "gptq":
-            raise ValueError("prune inside quantize needs method: gptq; or give it a stage of its own before this one")
-        if self.method == "rtn" and self.percdamp != 0.01:
-            raise ValueError("rtn uses no Hessian; remove percdamp")
-        if self.prune is not None and self.skip_error is not None:
-            raise ValueError(
-                "skip_error cannot tell what pruning costs from what rounding costs; prune in its own stage"
-            )
-        if self.needs_calibration and self.calibration is None:
-            raise ValueError(f'{self._measured} needs calibration; add `calibration: {{source: "suite:mix/train"}}`')
-        if not self.needs_calibration and self.calibration is not None:
-            raise ValueError("rtn with dynamic activations uses no calibration; remove it")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Settings that came later are written out where they are used only: the hashes of older recipes stay true.
-        fields, early = type(self).model_fields, ("scheme", "method", "skip")
-        used = {name for name, field in fields.items() if name in early or getattr(self, name) != field.default}
-        return {name: value for name, value in dump(self).items() if name in used}
-
-    @property
-    def needs_calibration(self) -> bool:
-        """Whether the model is run on text."""
-        return bool(self._measured)
-
-    @property
-    def _measured(self) -> str:
-        asked = {
-            "gptq": self.method == "gptq",
-            "smooth": self.smooth is not None,
-            "activations: static": self.activations == "static",
-            "skip_error": self.skip_error is not None,
-        }
-        return next((name for name, set_ in asked.items() if set_), "")
-
-
 Spec = PruneStage | FinetuneStage | QuantizeStage
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """One step of a recipe: exactly one of its fields is set."""
 
     prune: PruneStage | None = None
@@ -259,7 +210,7 @@ class Stage(_Strict):
         return {self.kind: self.spec.model_dump(mode="json")}
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """The stages that turn a model into a variant, in order."""
 
     name: str = Field(min_length=1)
@@ -345,7 +296,8 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
         raise RecipeError(f"{where}: {at} must be a mapping such as `prune: {{...}}`, not {type(stage).__name__}")
     _check_keys(stage, Stage, where, at)
     kinds: dict[str, type[BaseModel]] = {"prune": PruneStage, "finetune": FinetuneStage, "quantize": QuantizeStage}
-    nested: dict[str, type[BaseModel]] = {"calibration": Calibration, "losses": LossWeights, "prune": JointPrune}
+    nested: dict[str, type[BaseModel]] = {"calibration": Calibration, "losses": LossWeights, "allocation": Allocation}
+    nested["prune"] = JointPrune
     for kind, spec in stage.items():
         if isinstance(spec, Mapping):
             _check_keys(spec, kinds[kind], where, f"{at}.{kind}")
@@ -360,18 +312,6 @@ def _check_keys(data: Mapping[Any, Any], model: type[BaseModel], where: str, at:
             inside = f" in {at}" if at else ""
             allowed = ", ".join(sorted(model.model_fields))
             raise RecipeError(f"{where}: unknown key {key!r}{inside}; allowed: {allowed}")
-
-
-def _pattern(value: Any) -> tuple[int, int] | None:
-    if value == "none" or value is None:
-        return None
-    if not isinstance(value, str):
-        # YAML 1.1 reads 2:4 as the base-60 number 124.
-        raise ValueError('pattern must be in quotes, as "2:4"')
-    n, _, m = value.partition(":")
-    if not (n.isdigit() and m.isdigit() and 0 < int(n) < int(m)):
-        raise ValueError(f'pattern {value!r} is neither none nor "N:M" with 0 < N < M, such as "2:4"')
-    return int(n), int(m)
 
 
 class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]

@@ -6,13 +6,13 @@ Where nothing has to be measured it goes file by file without running the model;
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparsify.blocks import chosen_linears, find_structure, load_skeleton
+from sparsify.blocks import Structure, chosen_linears, find_structure, load_skeleton
 from sparsify.checkpoint import MASKS, open_checkpoint, write_checkpoint
 from sparsify.errors import CheckpointError, NumericsError, SparsifyError
 from sparsify.masks import load_masks
@@ -21,7 +21,7 @@ from sparsify.quantize.layout import quantization_config, stored_linear
 from sparsify.quantize.rtn import quantize_rtn
 from sparsify.quantize.verify import verify_zeros
 from sparsify.recipe import QuantizeStage
-from sparsify.stage import StageInput, StageResult
+from sparsify.stage import StageInput, StageResult, event
 
 
 def run_quantize(stage: QuantizeStage, given: StageInput) -> StageResult:
@@ -52,6 +52,22 @@ def scheme_name(stage: QuantizeStage) -> str:
     return f"{stage.scheme} {stage.activations}"
 
 
+def targets_of(
+    model: nn.Module, structure: Structure, skip: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...], list[dict[str, str]]]:
+    """(linears to quantize, linears left as they are, an event where experts are among these).
+
+    compressed-tensors' loaders quantize modules of the class nn.Linear; experts that a model holds in one tensor are
+    none, and their quantized form would not open.
+    """
+    chosen, skipped = chosen_linears(structure.all_linears, skip)
+    modules = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    experts = tuple(name for name in chosen if name not in modules)
+    detail = f"{len(experts)} matrices of experts stay unquantized: no loader opens them otherwise"
+    events = [event("experts_left", experts[0], detail)] if experts else []
+    return tuple(name for name in chosen if name in modules), (*skipped, *experts), events
+
+
 def check_groups(stage: QuantizeStage, columns: Mapping[str, int]) -> None:
     """Refuse a group size that does not divide the `columns` of a linear, before any work is done.
 
@@ -69,8 +85,9 @@ def check_groups(stage: QuantizeStage, columns: Mapping[str, int]) -> None:
 
 def _round_files(stage: QuantizeStage, given: StageInput) -> StageResult:
     source = open_checkpoint(given.parent)
-    structure = find_structure(load_skeleton(given.parent))
-    chosen, skipped = chosen_linears(structure.all_linears, stage.skip)
+    model = load_skeleton(given.parent)
+    structure = find_structure(model)
+    chosen, skipped, events = targets_of(model, structure, stage.skip)
     targets = {f"{name}.weight": name for name in chosen}
     absent = [name for name in targets if name not in source.tensors]
     if absent:
@@ -98,7 +115,7 @@ def _round_files(stage: QuantizeStage, given: StageInput) -> StageResult:
         shutil.copyfile(given.parent / MASKS, given.out / MASKS)
     checked = verify_zeros(open_checkpoint(given.out), load_masks(given.out), source, chosen)
     ordered = {name: linears[name] for name in chosen}
-    return StageResult({"linears": ordered, "skipped": list(skipped), "checked": checked})
+    return StageResult({"linears": ordered, "skipped": list(skipped), "checked": checked}, events)
 
 
 def relative_weight_error(before: Tensor, after: Tensor) -> float:
