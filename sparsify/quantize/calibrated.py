@@ -60,7 +60,8 @@ class _Run:
         self.earlier = load_masks(given.parent)
         self.model = load_skeleton(given.parent)
         self.structure = find_structure(self.model)
-        self.chosen, self.skipped, self.events = targets_of(self.model, self.structure, stage.skip)
+        self.events: list[dict[str, str]] = []
+        self.chosen, self.skipped = targets_of(self.model, self.structure, stage.skip)
         for name in self.chosen:
             if f"{name}.weight" not in self.source.tensors:
                 raise CheckpointError(f"{self.source.path} stores no {name}.weight; save it again with transformers")

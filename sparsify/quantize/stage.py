@@ -21,7 +21,7 @@ from sparsify.quantize.layout import quantization_config, stored_linear
 from sparsify.quantize.rtn import quantize_rtn
 from sparsify.quantize.verify import verify_zeros
 from sparsify.recipe import QuantizeStage
-from sparsify.stage import StageInput, StageResult, event
+from sparsify.stage import StageInput, StageResult
 
 
 def run_quantize(stage: QuantizeStage, given: StageInput) -> StageResult:
@@ -52,20 +52,21 @@ def scheme_name(stage: QuantizeStage) -> str:
     return f"{stage.scheme} {stage.activations}"
 
 
-def targets_of(
-    model: nn.Module, structure: Structure, skip: Sequence[str]
-) -> tuple[tuple[str, ...], tuple[str, ...], list[dict[str, str]]]:
-    """(linears to quantize, linears left as they are, an event where experts are among these).
+def targets_of(model: nn.Module, structure: Structure, skip: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(linears to quantize, linears left as they are).
 
-    compressed-tensors' loaders quantize modules of the class nn.Linear; experts that a model holds in one tensor are
-    none, and their quantized form would not open.
+    Raises:
+        SparsifyError: The model holds experts in tensors of their own. transformers cannot open a compressed-tensors
+            checkpoint of such a model, whether its experts are quantized or not (seen with 5.24).
     """
-    chosen, skipped = chosen_linears(structure.all_linears, skip)
     modules = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    experts = tuple(name for name in chosen if name not in modules)
-    detail = f"{len(experts)} matrices of experts stay unquantized: no loader opens them otherwise"
-    events = [event("experts_left", experts[0], detail)] if experts else []
-    return tuple(name for name in chosen if name in modules), (*skipped, *experts), events
+    experts = [name for name in structure.all_linears if name not in modules]
+    if experts:
+        raise SparsifyError(
+            f"{experts[0]} is one of {len(experts)} matrices of experts, and transformers opens no compressed-tensors "
+            "checkpoint with such; quantizing this model is unsupported"
+        )
+    return chosen_linears(structure.all_linears, skip)
 
 
 def check_groups(stage: QuantizeStage, columns: Mapping[str, int]) -> None:
@@ -87,7 +88,7 @@ def _round_files(stage: QuantizeStage, given: StageInput) -> StageResult:
     source = open_checkpoint(given.parent)
     model = load_skeleton(given.parent)
     structure = find_structure(model)
-    chosen, skipped, events = targets_of(model, structure, stage.skip)
+    chosen, skipped = targets_of(model, structure, stage.skip)
     targets = {f"{name}.weight": name for name in chosen}
     absent = [name for name in targets if name not in source.tensors]
     if absent:
@@ -115,7 +116,7 @@ def _round_files(stage: QuantizeStage, given: StageInput) -> StageResult:
         shutil.copyfile(given.parent / MASKS, given.out / MASKS)
     checked = verify_zeros(open_checkpoint(given.out), load_masks(given.out), source, chosen)
     ordered = {name: linears[name] for name in chosen}
-    return StageResult({"linears": ordered, "skipped": list(skipped), "checked": checked}, events)
+    return StageResult({"linears": ordered, "skipped": list(skipped), "checked": checked})
 
 
 def relative_weight_error(before: Tensor, after: Tensor) -> float:
