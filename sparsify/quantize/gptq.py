@@ -130,8 +130,9 @@ class _Pass:
     def begin(self, start: int, block: Tensor, diagonal: Tensor) -> None:
         """Told before the columns [start, start + block width) are visited."""
 
-    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> None:
-        """Told before a column of the block is visited."""
+    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> bool:
+        """Told before a column of the block is visited; answers whether `pruned` changed."""
+        return False
 
     def likely(self, start: int, columns: slice, block: Tensor, diagonal: Tensor) -> Tensor:
         """What of a group that is not visited yet will be pruned, bool [out, group]."""
@@ -139,24 +140,28 @@ class _Pass:
 
     def block(self, start: int, stop: int, factor: Tensor) -> Tensor:
         """Quantize the columns [start, stop); returns the scaled errors [out, columns] for those to the right."""
-        block, diagonal = self.work[:, start:stop].clone(), factor.diagonal()
-        errors = torch.zeros_like(block)
+        # Turned, so that what is one column of the weight lies in one piece of memory.
+        turned, diagonal = self.work[:, start:stop].T.contiguous(), factor.diagonal()
+        block, errors, integers = turned.T, torch.empty_like(turned), torch.empty_like(turned)
+        steps = diagonal.tolist()
         self.begin(start, block, diagonal)
+        gone = self.pruned[:, start:stop].T.contiguous()
         for j in range(stop - start):
-            self.reach(start, j, block, diagonal)
+            if self.reach(start, j, block, diagonal):
+                gone = self.pruned[:, start:stop].T.contiguous()
             if self.grid.group is not None and (start + j) % self.grid.group == 0:
                 group = slice(j, j + self.grid.group)
-                gone = self.likely(start, group, block, diagonal)
-                self.scale = self.grid.scale(block[:, group].masked_fill(gone, 0.0))
+                unseen = block[:, group].masked_fill(self.likely(start, group, block, diagonal), 0.0)
+                self.scale = self.grid.scale(unseen)
                 self.scales.append(self.scale)
             assert self.scale is not None
-            column = block[:, j : j + 1]
-            integers = self.grid.round(column, self.scale).masked_fill(self.pruned[:, start + j : start + j + 1], 0.0)
-            self.values[:, start + j] = integers[:, 0].to(torch.int8)
-            error = (column - integers * self.scale)[:, 0] / diagonal[j]
-            errors[:, j] = error
-            block[:, j + 1 :] -= torch.outer(error, factor[j, j + 1 :])
-        return errors
+            scale = self.scale[:, 0]
+            integers[j] = self.grid.round(turned[j], scale).masked_fill_(gone[j], 0.0)
+            torch.addcmul(turned[j], integers[j], scale, value=-1, out=errors[j])
+            errors[j].div_(steps[j])
+            turned[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
+        self.values[:, start:stop] = integers.T.to(torch.int8)
+        return errors.T.contiguous()
 
     def result(self, stats: dict[str, float], notes: tuple[Note, ...]) -> Quantized:
         """What came out."""
@@ -193,10 +198,12 @@ class _Choosing(_Pass):
         if self.nm is None:
             self._choose(start, slice(0, block.shape[1]), block, diagonal, self.quotas.pop(0))
 
-    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> None:
+    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> bool:
         """N:M: choose only now, from weights that already carry the compensation of the groups before."""
-        if self.nm is not None and (start + column) % self.nm[1] == 0:
-            self._choose(start, slice(column, column + self.nm[1]), block, diagonal, 0)
+        if self.nm is None or (start + column) % self.nm[1]:
+            return False
+        self._choose(start, slice(column, column + self.nm[1]), block, diagonal, 0)
+        return True
 
     def likely(self, start: int, columns: slice, block: Tensor, diagonal: Tensor) -> Tensor:
         """N:M: what would go if all of the group's masks were chosen now."""
