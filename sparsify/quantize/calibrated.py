@@ -101,7 +101,7 @@ class _Run:
             self._solve(index)
         self.stream.load(index)
         # Read back in either case: the model goes on with what is stored.
-        for name, value in restored(self.journal.block(index)).items():
+        for name, value in restored(self.journal.block(index)[0]).items():
             self.model.get_parameter(name).data.copy_(value)
         self.stream.advance(index)
 

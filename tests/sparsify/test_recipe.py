@@ -24,11 +24,11 @@ NAMES = {
     "sparse70-recovered-int8",
     "sparse-finetuned",
     "sparse-finetuned-int8",
+    "sparse70-admm",
+    "2of4-admm",
     "int4",
     "int8-smooth",
     "sparse50-int4",
-    "sparse70-admm",
-    "2of4-admm",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
@@ -77,20 +77,9 @@ def test_resolved_has_every_default(tmp_path: Path) -> None:
                 "sparsity": 0.5,
                 "pattern": "none",
                 "scope": "block",
-                "refine": False,
-                "allocation": {
-                    "kind": "uniform",
-                    "beta": None,
-                    "spread": 0.08,
-                    "multiple": 5.0,
-                    "file": None,
-                    "shares": {},
-                },
-                "keep_zeros": True,
-                "order": "block",
                 "percdamp": 0.01,
                 "block_size": 128,
-                "calibration": {"source": "x.jsonl", "samples": 128, "seq": 512, "seed": 0, "holdout": 0.0},
+                "calibration": {"source": "x.jsonl", "samples": 128, "seq": 512, "seed": 0},
                 "skip": [],
             }
         }
@@ -106,8 +95,15 @@ def test_hash_ignores_writing_and_sees_values(tmp_path: Path) -> None:
 
 
 def test_the_hashes_of_recorded_recipes_stand() -> None:
-    """Settings that quantize got later do not change the hash of a recipe that does not use them."""
+    """Settings that a stage got later do not change the hash of a recipe that does not use them."""
     assert recipe_hash(load_recipe("int8")).startswith("044dfd3557e7888835377ac5fbe91f16")
+    assert recipe_hash(load_recipe("2of4-int8")).startswith("a2d15d864ac7ae2a946f05733357e4ef")
+
+
+def test_prune_writes_out_what_is_used() -> None:
+    found = load_recipe("sparse70-admm").resolved()["stages"][0]["prune"]
+    assert found["refine"] is True and found["calibration"]["holdout"] == 0.25
+    assert found["allocation"]["kind"] == "slope" and not {"order", "keep_zeros"} & found.keys()
 
 
 def test_quantize_writes_out_what_is_used() -> None:
