@@ -91,6 +91,7 @@ def solve_block(stage: QuantizeStage, work: BlockWork) -> SolvedBlock:
     solved = SolvedBlock(events=[event(note.kind, f"{work.name}.{at}", note.detail) for at, note in smoothed.notes])
     solved.floats = {f"{work.name}.{name}": work.block.get_parameter(name).data.cpu() for name in smoothed.changed}
     inputs: dict[int, _Inputs] = {}
+    work.lap()  # the pass over the text and smoothing are no linear's own
     for linear in linears:
         if id(linear.gram) not in inputs:
             # Linears with the same input mostly follow each other: one Hessian is kept at a time.
