@@ -71,14 +71,14 @@ class PrunePlan:
     seconds: float
     machine: Machine
 
-    def lines(self) -> list[str]:
-        """The plan for people."""
+    def lines(self, verb: str = "prune") -> list[str]:
+        """The plan for people; `verb` is what is done to the linears."""
         rate = RATES[self.machine.kind]
         per = "a thread" if self.machine.kind == "cpu" else "in all"
         on = f"{self.machine.threads} CPU threads" if self.machine.kind == "cpu" else self.machine.device
         device = f"device memory {_gb(self.device_bytes)}, " if self.device_bytes else ""
         return [
-            f"  {self.blocks} blocks, {self.parameters:,} parameters, {self.pruned:,} of them in linears to prune",
+            f"  {self.blocks} blocks, {self.parameters:,} parameters, {self.pruned:,} of them in linears to {verb}",
             f"  at most {self.tokens:,} calibration tokens",
             f"  {device}host memory {_gb(self.host_bytes)} above the start, disk {_gb(self.disk_bytes)} while it works",
             f"  roughly {_time(self.seconds)} on {on} (taking {rate:.0e} float32 operations a second {per})",
@@ -104,6 +104,11 @@ def plan_text(model_dir: Path, recipe: Recipe, machine: Machine) -> str:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             seconds = 6.0 * parameters * stage.finetune.tokens / machine.scale(RATES)
             lines.append(f"  {stage.finetune.tokens:,} tokens, the whole model in memory; roughly {_time(seconds)}")
+        elif stage.quantize is not None and stage.quantize.calibration is not None:
+            # GPTQ lives on what SparseGPT lives on: a block, its Gram matrices, a factor and a few copies of a weight.
+            settings, skip = stage.quantize.calibration, stage.quantize.skip
+            like = PruneStage(method="sparsegpt", sparsity=0.5, calibration=settings, skip=skip)
+            lines += plan_prune(model, structure, like, machine, stored=stored).lines("quantize")
         else:
             largest = max(linear_weight(model, name).numel() for name in structure.all_linears)
             lines.append(f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,35 +114,47 @@ def lowest(scores: Tensor, count: int | Tensor) -> Tensor:
         Bool [rows, columns], True on what was marked.
     """
     rows, columns = scores.shape
-    limit = torch.as_tensor(count, device=scores.device).reshape(-1, 1)
-    if columns <= _FEW:
+    limit: int | Tensor = (
+        int(count) if isinstance(count, int) or count.numel() == 1 else count.reshape(-1, 1).to(scores.device)
+    )
+    if isinstance(limit, int) and not 0 < limit < columns:
+        return torch.full_like(scores, limit > 0, dtype=torch.bool)
+    if columns <= _FEW and scores.numel() > _MANY:
         return _rank(scores) < limit
-    if limit.numel() == 1:
-        wanted = int(limit)
-        if wanted <= 0 or wanted >= columns:
-            return torch.full_like(scores, wanted > 0, dtype=torch.bool)
-        threshold = torch.kthvalue(scores, wanted, dim=1, keepdim=True).values
-    else:
-        ordered = torch.sort(scores, dim=1).values
-        threshold = ordered.gather(1, (limit - 1).clamp(0, columns - 1).expand(rows, 1).long())
+    threshold = _kth(scores, limit)
     marked = scores <= threshold
-    if bool((marked.sum(1, keepdim=True) == limit).all()):
+    total = limit * rows if isinstance(limit, int) else int(limit.sum())
+    if int(marked.sum()) == total:  # no row has too few, so none has too many
         return marked
     below, tied = scores < threshold, scores == threshold
     return below | (tied & (tied.cumsum(1) <= limit - below.sum(1, keepdim=True)))
 
 
-_FEW = 16  # columns up to which counting comparisons is cheaper than sorting
+_FEW, _MANY = 16, 16384  # so few columns and so many scores that counting comparisons is cheaper than sorting
+
+
+def _kth(scores: Tensor, limit: int | Tensor) -> Tensor:
+    """The score of each row [rows, 1] that has place `limit` in it, counted from 1; for limit 0 the lowest."""
+    # On a CPU numpy partitions and sorts long rows with vector instructions, several times faster than torch.
+    numpy = scores.device.type == "cpu" and scores.dtype == torch.float32 and scores.shape[1] > _FEW
+    if isinstance(limit, int):
+        if numpy:
+            return torch.from_numpy(np.partition(scores.numpy(), limit - 1, axis=1)[:, limit - 1 : limit].copy())
+        if scores.shape[1] > _FEW:
+            return torch.kthvalue(scores, limit, dim=1, keepdim=True).values
+        return torch.sort(scores, dim=1).values[:, limit - 1 : limit]
+    ordered = torch.from_numpy(np.sort(scores.numpy(), axis=1)) if numpy else torch.sort(scores, dim=1).values
+    return ordered.gather(1, (limit - 1).clamp(0, scores.shape[1] - 1).expand(len(scores), 1).long())
 
 
 def _rank(scores: Tensor) -> Tensor:
     """The place of each score in its row [rows, few], ties by position: how many come before it."""
-    rank = torch.zeros_like(scores, dtype=torch.uint8)
-    for j in range(scores.shape[1]):
-        other = scores[:, j : j + 1]
-        rank[:, :j] += other < scores[:, :j]
-        rank[:, j + 1 :] += other <= scores[:, j + 1 :]
-    return rank
+    columns = scores.T.contiguous()
+    rank = torch.zeros_like(columns, dtype=torch.uint8)
+    for j, other in enumerate(columns):
+        rank[:j] += other < columns[:j]
+        rank[j + 1 :] += other <= columns[j + 1 :]
+    return rank.T
 
 
 def check_inputs(weight: Tensor, hessian: Tensor | None, budget: Budget, keep: Tensor | None = None) -> None:

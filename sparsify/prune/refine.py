@@ -29,7 +29,7 @@ class Stopping:
     """
 
     iterations: int = 32
-    tolerance: float = 5e-3
+    tolerance: float = 0.01
 
 
 def refine(
@@ -74,8 +74,7 @@ def refine(
     search.run(stopping)
     out = (search.solved / problem.scale).masked_fill_(~mask, 0.0)
     # Rows that keep their start keep it to the last bit.
-    reverted = search.after[0] >= search.before[0]
-    reverted |= search.after[1] > search.before[1]
+    reverted = ~((search.after[0] < search.before[0]) & (search.after[1] <= search.before[1]))  # NaN reverts too
     out[reverted] = begin[reverted].to(torch.float32).masked_fill(~mask[reverted], 0.0)
     after = torch.where(reverted, search.before[1], search.after[1])
     stats = {
@@ -84,8 +83,10 @@ def refine(
         "error_before": float(search.before[1].sum()),
         "error_after": float(after.sum()),
     }
-    lost = int((reverted & (search.before[0] > 0)).sum())
-    notes = (Note("refine_reverted", f"{lost} of {len(out)} rows keep their start; refining them made no gain"),)
+    # A start that is best already is no event.
+    harmed = ~(search.after[1] <= search.before[1] * 1.001) | ~(search.after[0] <= search.before[0] * 1.001)
+    lost = int(harmed.sum())
+    notes = (Note("refine_reverted", f"{lost} of {len(out)} rows keep their start; refining made them worse"),)
     return Solution(out, mask.clone(), stats, notes if lost else ())
 
 

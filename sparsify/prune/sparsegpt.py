@@ -166,7 +166,7 @@ class _Block:
         self.errors = torch.empty_like(self.columns)
         self._buffer = torch.empty_like(self.columns)
         self._upper = upper[start:stop, start:stop].contiguous()
-        self._diagonal = self._upper.diagonal().tolist()
+        self._diagonal = self._upper.diagonal().unbind()
         self._selection, self._start = selection, start
 
     def solve_columns(self, quota: Tensor) -> None:

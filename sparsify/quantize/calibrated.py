@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsify.blocks import chosen_linears, find_structure, load_skeleton, load_tokenizer
+from sparsify.blocks import find_structure, load_skeleton, load_tokenizer
 from sparsify.calibration import CalibrationRecord, draw_sequences, make_batches
-from sparsify.checkpoint import open_checkpoint, write_checkpoint
+from sparsify.checkpoint import Checkpoint, TensorRef, open_checkpoint, write_checkpoint
 from sparsify.errors import CheckpointError, SparsifyError
+from sparsify.files import sha256_json
 from sparsify.gram import full_precision
 from sparsify.masks import load_masks, pack, save_masks, unpack
 from sparsify.prune.journal import BlockJournal
 from sparsify.quantize.layout import parts_of, quantization_config, restored
 from sparsify.quantize.linears import BlockWork, solve_block
 from sparsify.quantize.recorded import RecordedCall
-from sparsify.quantize.stage import check_groups
+from sparsify.quantize.stage import check_groups, targets_of
 from sparsify.quantize.verify import verify_zeros
 from sparsify.recipe import QuantizeStage
+from sparsify.shards import torch_dtype
 from sparsify.skeleton import StreamedWeights
 from sparsify.stage import StageInput, StageResult, event
 from sparsify.stream import BlockStream
+from sparsify.usage import Meter
 
 _MASK = ".mask"
 _PROBE_TOKENS = 256
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def run_calibrated(stage: QuantizeStage, given: StageInput) -> StageResult:
     """Quantize the linears of every block of `given.parent` and write the result to `given.out`.
 
-    The inputs of each block come from the blocks before it with their weights as already quantized (activations stay
-    in float). An interrupted run goes on with the first block that is not in its journal.
+    One block is in memory at a time. Its inputs come from the blocks before it with their weights as already quantized
+    (activations stay in float). An interrupted run goes on with the first block that is not in its journal.
 
     Raises:
         SparsifyError: The model or the calibration text cannot be used, or no linear is left to quantize.
@@ -43,29 +44,37 @@ def run_calibrated(stage: QuantizeStage, given: StageInput) -> StageResult:
     """
     run = _Run(stage, given)
     with full_precision():
-        for index in range(len(run.structure.blocks)):
+        run.prepare()
+        blocks = len(run.structure.blocks)
+        for index in range(blocks):
             run.block(index)
-            given.progress.update(index + 1, len(run.structure.blocks), f"quantized block {index + 1}")
+            given.progress.update(index + 1, blocks, f"quantized block {index + 1} of {blocks}")
     return run.write()
 
 
 class _Run:
     def __init__(self, stage: QuantizeStage, given: StageInput) -> None:
+        self.meter = Meter(given.device)
         self.stage, self.given = stage, given
         self.source = open_checkpoint(given.parent)
         self.earlier = load_masks(given.parent)
         self.model = load_skeleton(given.parent)
         self.structure = find_structure(self.model)
-        self.chosen, self.skipped = chosen_linears(self.structure.all_linears, stage.skip)
+        self.events: list[dict[str, str]] = []
+        self.chosen, self.skipped = targets_of(self.model, self.structure, stage.skip)
         for name in self.chosen:
             if f"{name}.weight" not in self.source.tensors:
                 raise CheckpointError(f"{self.source.path} stores no {name}.weight; save it again with transformers")
         check_groups(stage, {name: self.source.tensors[f"{name}.weight"].shape[1] for name in self.chosen})
-        self.journal = BlockJournal(given.work)
-        self.events: list[dict[str, str]] = []
-        self.stream, self.record, self.tokens = self._open_stream()
+        self.weights = StreamedWeights(self.model, self.source)
+        # Sums run in another order on other hardware or with more threads: the last bits may differ.
+        environment = {"torch": torch.__version__, "device": given.device, "threads": torch.get_num_threads()}
+        self.journal = BlockJournal(given.work, _fingerprint(stage, given, self.source), environment)
+        if self.journal.moved and self.journal.resumed:
+            self.events.append(event("resumed_elsewhere", f"block {self.journal.resumed}", self.journal.moved))
 
-    def _open_stream(self) -> tuple[BlockStream, CalibrationRecord, int]:
+    def prepare(self) -> None:
+        """Read the calibration text and run it up to the first block."""
         settings = self.stage.calibration
         assert settings is not None, "the recipe asks for it"
         corpus = self.given.corpora[settings.source]
@@ -73,33 +82,30 @@ class _Run:
         if len(sequences) < settings.samples:
             detail = f"{len(sequences)} rows instead of {settings.samples}"
             self.events.append(event("calibration_short", settings.source, detail))
-        record = CalibrationRecord(settings.source, corpus.sha256, len(sequences), settings.seq, settings.seed)
+        self.record = CalibrationRecord(settings.source, corpus.sha256, len(sequences), settings.seq, settings.seed)
+        self.tokens = sum(map(len, sequences))
         # Smoothing runs each block a dozen times on the first batch, which is therefore kept small.
         few = _few(sequences) if self.stage.smooth is not None else 0
-        batches = make_batches(sequences[:few]) + make_batches(sequences[few:])
-        stream = BlockStream(
+        self.stream = BlockStream(
             self.model,
             self.structure,
-            batches,
+            make_batches(sequences[:few]) + make_batches(sequences[few:]),
             device=self.given.device,
-            weights=StreamedWeights(self.model, self.source),
+            weights=self.weights,
             spill=self.given.work / "activations.bin",
         )
-        return stream, record, sum(map(len, sequences))
 
     def block(self, index: int) -> None:
         """Quantize block `index`, or take it from the journal, and move the stream past it."""
         if index >= len(self.journal.entries):
             self._solve(index)
-        # Read back in either case: the model goes on with what is stored.
         self.stream.load(index)
-        tensors, _ = self.journal.block(index)
-        for name, value in restored(tensors).items():
+        # Read back in either case: the model goes on with what is stored.
+        for name, value in restored(self.journal.block(index)[0]).items():
             self.model.get_parameter(name).data.copy_(value)
         self.stream.advance(index)
 
     def _solve(self, index: int) -> None:
-        began = time.monotonic()
         prefix = self.structure.blocks[index]
         block = self.model.get_submodule(prefix)
         with RecordedCall(block) as call:
@@ -114,6 +120,7 @@ class _Run:
             frozen=tuple(name for name in names if name not in self.chosen),
             masks=self.earlier,
             dtypes=self._dtypes(prefix),
+            lap=self.meter.lap,
         )
         solved = solve_block(self.stage, work)
         tensors = dict(solved.tensors)
@@ -123,14 +130,13 @@ class _Run:
             if not torch.equal(stored, self.source.read(name)):
                 tensors[name] = stored
         tensors |= {name + _MASK: pack(mask) for name, mask in solved.masks.items()}
-        entry = {"linears": solved.stats, "events": solved.events, "seconds": round(time.monotonic() - began, 3)}
-        self.journal.append(tensors, {}, {**entry, "left": list(solved.left)})
+        self.journal.append(tensors, {}, {"linears": solved.stats, "events": solved.events, "left": list(solved.left)})
 
     def _masked(self, name: str, stored: Tensor) -> Tensor:
         return stored if name not in self.earlier else stored.masked_fill(~self.earlier[name], 0.0)
 
     def _dtype(self, name: str) -> torch.dtype:
-        return _DTYPES.get(self.source.tensors[name].dtype, torch.float32)
+        return torch_dtype(self.source.tensors[name].dtype)
 
     def _dtypes(self, prefix: str) -> dict[str, torch.dtype]:
         inside = [name for name in self.source.tensors if name.startswith(prefix + ".")]
@@ -138,42 +144,59 @@ class _Run:
 
     def write(self) -> StageResult:
         """Write the quantized checkpoint and its masks, and check both from disk."""
+        self.stream.close()
         entries = self.journal.entries
+        stats = {name: stats for entry in entries for name, stats in entry["linears"].items()}
         left = [name for entry in entries for name in entry["left"]]
         if len(left) == len(self.chosen):
+            least = min(entry["relative_error"] for entry in stats.values())
             raise SparsifyError(
-                f"skip_error {self.stage.skip_error} leaves no linear to quantize; the least error is "
-                f"{min(s['relative_error'] for entry in entries for s in entry['linears'].values()):.3g}"
+                f"skip_error {self.stage.skip_error} leaves no linear to quantize; the least error is {least:.3g}"
             )
-        ignored = (*self.structure.other_linears, *self.skipped, *left)
-        quantization = quantization_config(
-            ignored, group=self.stage.group_size, static=self.stage.activations == "static"
-        )
-        finished = _Finished(self.journal, self.structure.blocks)
+        finished = self.journal.weights()
         linears = {f"{name}.weight": name for name in self.chosen}
 
         def rewrite(name: str, tensor: Tensor) -> Mapping[str, Tensor]:
-            tensors = finished.holding(name)
-            parts = parts_of(linears[name], tensors) if name in linears else {}
-            return parts or {name: tensors.get(name, tensor)}
+            parts = parts_of(linears[name], finished) if name in linears else {}
+            return parts or {name: finished.get(name, tensor)}
 
-        write_checkpoint(
-            self.source, self.given.out, rewrite, config={**self.source.config, "quantization_config": quantization}
-        )
-        masks = {**self.earlier, **finished.masks(self.source.tensors)}
-        save_masks(masks, self.given.out)
-        self.stream.close()
+        ignored, static = (*self.structure.other_linears, *self.skipped, *left), self.stage.activations == "static"
+        quantization = quantization_config(ignored, group=self.stage.group_size, static=static)
+        config = {**self.source.config, "quantization_config": quantization}
+        write_checkpoint(self.source, self.given.out, rewrite, config=config)
+        save_masks(_Masks(self.earlier, finished, self.source.tensors), self.given.out)
         written = open_checkpoint(self.given.out)
-        checked = verify_zeros(written, load_masks(self.given.out), self.source, self.chosen)
-        stats = {
-            "linears": {name: stats for entry in entries for name, stats in entry["linears"].items()},
+        result = {
+            "linears": stats,
             "skipped": list(self.skipped),
             "skipped_by_error": left,
             "calibration_tokens": self.tokens,
-            "checked": checked,
+            "checked": verify_zeros(written, load_masks(self.given.out), self.source, self.chosen),
+            "used": {**self.meter.total().as_dict(), "resumed_blocks": self.journal.resumed},
         }
         events = self.events + [found for entry in entries for found in entry["events"]]
-        return StageResult(stats, events, [self.record.as_dict()])
+        return StageResult(result, events, [self.record.as_dict()])
+
+
+class _Masks(Mapping[str, Tensor]):
+    """Masks that were chosen while quantizing, and the parent's of what was not."""
+
+    def __init__(
+        self, earlier: Mapping[str, Tensor], finished: Mapping[str, Tensor], stored: Mapping[str, TensorRef]
+    ) -> None:
+        self._earlier, self._finished, self._stored = earlier, finished, stored
+        self._new = [name.removesuffix(_MASK) for name in finished if name.endswith(_MASK)]
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._new:
+            return self._earlier[name]
+        return unpack(self._finished[name + _MASK], self._stored[name].shape[1])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys((*self._earlier, *self._new)))
+
+    def __len__(self) -> int:
+        return len(set(self._earlier) | set(self._new))
 
 
 def _few(sequences: Sequence[Sequence[int]]) -> int:
@@ -186,28 +209,11 @@ def _few(sequences: Sequence[Sequence[int]]) -> int:
     return len(sequences)
 
 
-class _Finished:
-    """The journal's tensors by name, one block in memory at a time."""
-
-    def __init__(self, journal: BlockJournal, blocks: tuple[str, ...]) -> None:
-        self._journal, self._blocks = journal, blocks
-        self._index, self._tensors = -1, dict[str, Tensor]()
-
-    def holding(self, name: str) -> dict[str, Tensor]:
-        """The tensors of the block that a parameter lies in; empty for one outside the blocks."""
-        for index, block in enumerate(self._blocks):
-            if name.startswith(block + "."):
-                if index != self._index:
-                    self._index, self._tensors = index, self._journal.block(index)[0]
-                return self._tensors
-        return {}
-
-    def masks(self, stored: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Masks that were chosen while quantizing, by weight name; `stored` says how wide the weights are."""
-        found: dict[str, Tensor] = {}
-        for index in range(len(self._blocks)):
-            for name, packed in self._journal.block(index)[0].items():
-                if name.endswith(_MASK):
-                    weight = name.removesuffix(_MASK)
-                    found[weight] = unpack(packed, stored[weight].shape[1])
-        return found
+def _fingerprint(stage: QuantizeStage, given: StageInput, source: Checkpoint) -> dict[str, Any]:
+    assert stage.calibration is not None
+    layout = {name: [ref.file.name, ref.dtype, list(ref.shape)] for name, ref in source.tensors.items()}
+    return {
+        "stage": stage.model_dump(mode="json"),
+        "model": sha256_json({"config": source.config, "tensors": layout}),
+        "text": given.corpora[stage.calibration.source].sha256,
+    }

@@ -8,18 +8,21 @@ For a pruned place this is the exact optimal-brain-surgeon step; multiplying upd
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from sparsify.errors import SparsifyError
 from sparsify.prune.problem import Budget, Note, check_inputs, lowest
-from sparsify.prune.sparsegpt import inverse_factor, sparsegpt
+from sparsify.prune.selection import Selection
+from sparsify.prune.sparsegpt import Factor, factorise, sparsegpt
 from sparsify.quantize.grid import INT8, Grid, Quantized, check_finite
 
 
 def gptq(
     weight: Tensor,
-    hessian: Tensor,
+    hessian: Tensor | Factor,
     grid: Grid = INT8,
     *,
     keep: Tensor | None = None,
@@ -30,7 +33,7 @@ def gptq(
 
     Args:
         weight: Float [out, in].
-        hessian: Float32 [in, in] in any scale (`Gram.hessian`).
+        hessian: Float32 [in, in] in any scale (`Gram.hessian`), or what `factorise` made of it.
         grid: What it is rounded to. A group's scale is set when its first column is reached, from the weights as they
             are by then.
         keep: Bool [out, in], False on what is pruned; None takes the zeros of `weight` for pruned.
@@ -42,7 +45,7 @@ def gptq(
         SparsifyError: The columns do not divide into groups.
     """
     work = weight.to(torch.float32, copy=True)
-    check_finite(work, hessian)
+    check_finite(work)
     pruned = work == 0 if keep is None else ~keep
     work.masked_fill_(pruned, 0.0)
     scale = grid.scale(work) if grid.group is None else None
@@ -51,7 +54,7 @@ def gptq(
 
 def joint(
     weight: Tensor,
-    hessian: Tensor,
+    hessian: Tensor | Factor,
     budget: Budget,
     grid: Grid = INT8,
     *,
@@ -66,7 +69,7 @@ def joint(
 
     Args:
         weight: Float [out, in].
-        hessian: Float32 [in, in] (`Gram.hessian`).
+        hessian: Float32 [in, in] (`Gram.hessian`), or what `factorise` made of it.
         budget: Share of zeros per block of columns, or N:M.
         grid: What the kept weights are rounded to. Scales of whole rows come from a SparseGPT pass without rounding:
             compensation makes the kept weights grow, and scales of the dense weight would cut them off.
@@ -79,32 +82,35 @@ def joint(
         SparsifyError: The columns do not divide into groups.
     """
     work = weight.to(torch.float32, copy=True)
-    check_inputs(work, hessian, budget)
-    forced = torch.zeros_like(work, dtype=torch.bool) if keep is None else ~keep
-    forced = forced | (hessian.diagonal() == 0)
-    work.masked_fill_(forced & (hessian.diagonal() == 0), 0.0)
+    check_finite(work)
+    factor = factorise(hessian, percdamp) if isinstance(hessian, Tensor) else hessian
+    check_inputs(work, factor.upper, budget, keep)
+    if budget.nm is None and budget.scope not in (None, "block"):
+        raise SparsifyError(f"pruning and quantizing in one pass chooses block by block; scope {budget.scope} is not")
     scale = None
     if grid.group is None:
-        first = sparsegpt(work, hessian, budget, percdamp=percdamp, block_size=block_size, keep=keep)
+        first = sparsegpt(work, factor, budget, block_size=block_size, keep=keep)
         scale = grid.scale(first.weight)
-    return _run(_Choosing(work, forced, grid, scale, budget), hessian, percdamp, block_size)
+    selection = Selection(work, budget, "block", keep=keep, dead=factor.dead)
+    quotas = None if budget.nm is not None else selection.block_quotas(block_size)[0].tolist()
+    gone = torch.zeros_like(work, dtype=torch.bool) if keep is None else ~keep
+    task = _Choosing(work, (gone, factor.dead), grid, scale, quotas or budget.nm)
+    found = _run(task, factor, percdamp, block_size)
+    return replace(found, notes=found.notes + selection.notes)
 
 
-def _run(task: _Pass, hessian: Tensor, percdamp: float, block_size: int) -> Quantized:
+def _run(task: _Pass, hessian: Tensor | Factor, percdamp: float, block_size: int) -> Quantized:
     task.grid.check(task.work.shape[1])
     if task.grid.group is not None and block_size % task.grid.group:
         raise SparsifyError(f"block_size {block_size} is no multiple of the group size {task.grid.group}")
-    hessian = hessian.to(torch.float32, copy=True)
-    dead = hessian.diagonal() == 0
     # The columns of dead inputs have no effect on the outputs that were seen: they are rounded and nothing else.
-    hessian.diagonal()[dead] = 1.0
-    factor, damping, notes = inverse_factor(hessian, percdamp)
+    factor = factorise(hessian, percdamp) if isinstance(hessian, Tensor) else hessian
     columns = task.work.shape[1]
     for start in range(0, columns, block_size):
         stop = min(start + block_size, columns)
-        errors = task.block(start, stop, factor[start:stop, start:stop])
-        task.work[:, stop:] -= errors @ factor[start:stop, stop:]
-    return task.result({"damping": damping, "dead_columns": float(dead.sum())}, tuple(notes))
+        errors = task.block(start, stop, factor.upper[start:stop, start:stop])
+        task.work[:, stop:].addmm_(errors, factor.upper[start:stop, stop:], alpha=-1)
+    return task.result({"damping": factor.damping, "dead_columns": float(factor.dead.sum())}, factor.notes)
 
 
 class _Pass:
@@ -124,8 +130,9 @@ class _Pass:
     def begin(self, start: int, block: Tensor, diagonal: Tensor) -> None:
         """Told before the columns [start, start + block width) are visited."""
 
-    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> None:
-        """Told before a column of the block is visited."""
+    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> bool:
+        """Told before a column of the block is visited; answers whether `pruned` changed."""
+        return False
 
     def likely(self, start: int, columns: slice, block: Tensor, diagonal: Tensor) -> Tensor:
         """What of a group that is not visited yet will be pruned, bool [out, group]."""
@@ -133,24 +140,28 @@ class _Pass:
 
     def block(self, start: int, stop: int, factor: Tensor) -> Tensor:
         """Quantize the columns [start, stop); returns the scaled errors [out, columns] for those to the right."""
-        block, diagonal = self.work[:, start:stop].clone(), factor.diagonal()
-        errors = torch.zeros_like(block)
+        # Turned, so that what is one column of the weight lies in one piece of memory.
+        turned, diagonal = self.work[:, start:stop].T.contiguous(), factor.diagonal()
+        block, errors, integers = turned.T, torch.empty_like(turned), torch.empty_like(turned)
+        steps = diagonal.tolist()
         self.begin(start, block, diagonal)
+        gone = self.pruned[:, start:stop].T.contiguous()
         for j in range(stop - start):
-            self.reach(start, j, block, diagonal)
+            if self.reach(start, j, block, diagonal):
+                gone = self.pruned[:, start:stop].T.contiguous()
             if self.grid.group is not None and (start + j) % self.grid.group == 0:
                 group = slice(j, j + self.grid.group)
-                gone = self.likely(start, group, block, diagonal)
-                self.scale = self.grid.scale(block[:, group].masked_fill(gone, 0.0))
+                unseen = block[:, group].masked_fill(self.likely(start, group, block, diagonal), 0.0)
+                self.scale = self.grid.scale(unseen)
                 self.scales.append(self.scale)
             assert self.scale is not None
-            column = block[:, j : j + 1]
-            integers = self.grid.round(column, self.scale).masked_fill(self.pruned[:, start + j : start + j + 1], 0.0)
-            self.values[:, start + j] = integers[:, 0].to(torch.int8)
-            error = (column - integers * self.scale)[:, 0] / diagonal[j]
-            errors[:, j] = error
-            block[:, j + 1 :] -= torch.outer(error, factor[j, j + 1 :])
-        return errors
+            scale = self.scale[:, 0]
+            integers[j] = self.grid.round(turned[j], scale).masked_fill_(gone[j], 0.0)
+            torch.addcmul(turned[j], integers[j], scale, value=-1, out=errors[j])
+            errors[j].div_(steps[j])
+            turned[j + 1 :].addr_(factor[j, j + 1 :], errors[j], alpha=-1)
+        self.values[:, start:stop] = integers.T.to(torch.int8)
+        return errors.T.contiguous()
 
     def result(self, stats: dict[str, float], notes: tuple[Note, ...]) -> Quantized:
         """What came out."""
@@ -160,31 +171,45 @@ class _Pass:
 class _Choosing(_Pass):
     """A pass that chooses the mask as it goes; `pruned` begins with what goes in any case."""
 
-    def __init__(self, work: Tensor, forced: Tensor, grid: Grid, scale: Tensor | None, budget: Budget) -> None:
-        super().__init__(work, forced.clone(), grid, scale)
-        self.forced, self.budget, self.spent = forced, budget, 0
+    def __init__(
+        self,
+        work: Tensor,
+        gone: tuple[Tensor, Tensor],
+        grid: Grid,
+        scale: Tensor | None,
+        rule: list[int] | tuple[int, int] | None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            work: Float32 [out, in].
+            gone: What was pruned before, bool [out, in], and dead inputs, bool [in], which go next.
+            grid: What is rounded to.
+            scale: Of whole rows, where the grid has no groups.
+            rule: (N, M), or how many go in each block.
+        """
+        self.forced, self.dead = gone
+        super().__init__(work.masked_fill_(self.forced, 0.0), self.forced.clone(), grid, scale)
+        self.nm = rule if isinstance(rule, tuple) else None
+        self.quotas = rule if isinstance(rule, list) else []
 
     def begin(self, start: int, block: Tensor, diagonal: Tensor) -> None:
-        """Unstructured: choose the block's share; rounding is carried on, so that the whole matrix comes out exact."""
-        if self.budget.nm is not None:
-            return
-        assert self.budget.sparsity is not None, "the joint pass takes a share, not a count"
-        stop = start + block.shape[1]
-        due = round(self.budget.sparsity * stop * block.shape[0]) - self.spent
-        self._choose(start, slice(0, block.shape[1]), block, diagonal, max(0, due))
-        self.spent += int(self.pruned[:, start:stop].sum())
+        """Unstructured: choose the block's share."""
+        if self.nm is None:
+            self._choose(start, slice(0, block.shape[1]), block, diagonal, self.quotas.pop(0))
 
-    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> None:
+    def reach(self, start: int, column: int, block: Tensor, diagonal: Tensor) -> bool:
         """N:M: choose only now, from weights that already carry the compensation of the groups before."""
-        if self.budget.nm is not None and (start + column) % self.budget.nm[1] == 0:
-            self._choose(start, slice(column, column + self.budget.nm[1]), block, diagonal, 0)
+        if self.nm is None or (start + column) % self.nm[1]:
+            return False
+        self._choose(start, slice(column, column + self.nm[1]), block, diagonal, 0)
+        return True
 
     def likely(self, start: int, columns: slice, block: Tensor, diagonal: Tensor) -> Tensor:
         """N:M: what would go if all of the group's masks were chosen now."""
-        if self.budget.nm is None:
+        if self.nm is None:
             return super().likely(start, columns, block, diagonal)
-        forced = self.forced[:, start + columns.start : start + columns.stop]
-        return self._lowest(block[:, columns], diagonal[columns], forced, 0)
+        return self._lowest(start, columns, block, diagonal, 0)
 
     def result(self, stats: dict[str, float], notes: tuple[Note, ...]) -> Quantized:
         """What came out, with the mask that was chosen."""
@@ -192,13 +217,16 @@ class _Choosing(_Pass):
 
     def _choose(self, start: int, columns: slice, block: Tensor, diagonal: Tensor, count: int) -> None:
         place = slice(start + columns.start, start + columns.stop)
-        self.pruned[:, place] = self._lowest(block[:, columns], diagonal[columns], self.forced[:, place], count)
+        self.pruned[:, place] = self._lowest(start, columns, block, diagonal, count)
 
-    def _lowest(self, weight: Tensor, diagonal: Tensor, forced: Tensor, count: int) -> Tensor:
-        scores = (weight / diagonal).square().masked_fill(forced, -1.0)
+    def _lowest(self, start: int, columns: slice, block: Tensor, diagonal: Tensor, count: int) -> Tensor:
+        place = slice(start + columns.start, start + columns.stop)
+        forced = self.forced[:, place]
+        scores = (block[:, columns] / diagonal[columns]).square().masked_fill(self.dead[place], -1.0)
+        scores = scores.masked_fill(forced, -2.0)
         shape = (1, -1)
-        if self.budget.nm is not None:
-            n, m = self.budget.nm
+        if self.nm is not None:
+            n, m = self.nm
             shape, count = (-1, m), m - n
         counts = forced.reshape(shape).sum(1).clamp(min=count)
         return lowest(scores.reshape(shape), counts).reshape(scores.shape)

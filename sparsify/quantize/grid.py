@@ -57,7 +57,7 @@ class Grid:
 
     def round(self, values: Tensor, scale: Tensor) -> Tensor:
         """The nearest integers, as float32 of the shape of `values`; a zero stays a zero."""
-        return (values / scale).round().clamp(self.low, self.high)
+        return (values / scale).round_().clamp_(self.low, self.high)
 
     def check(self, columns: int) -> None:
         """Refuse a weight whose columns do not divide into groups.

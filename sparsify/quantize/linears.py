@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sparsify.errors import NumericsError, SparsifyError
 from sparsify.gram import Gram
 from sparsify.prune.problem import Budget, relative_error
+from sparsify.prune.sparsegpt import Factor, factorise
 from sparsify.quantize.folds import find_folds
 from sparsify.quantize.gptq import gptq, joint
 from sparsify.quantize.grid import Grid, Quantized
@@ -21,6 +22,7 @@ from sparsify.quantize.smooth import Smoothed, smooth_block
 from sparsify.quantize.stage import grid_of, relative_weight_error, scheme_name
 from sparsify.recipe import QuantizeStage
 from sparsify.stage import event
+from sparsify.usage import Used
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class BlockWork:
         frozen: The other linears of the block.
         masks: By weight name, True where kept.
         dtypes: What the block's parameters are stored as, by name within the block.
+        lap: Says what was used since it was last asked.
     """
 
     name: str
@@ -46,6 +49,7 @@ class BlockWork:
     frozen: tuple[str, ...]
     masks: Mapping[str, Tensor]
     dtypes: Mapping[str, torch.dtype]
+    lap: Callable[[], Used]
 
     def within(self, linear: str) -> str:
         """The name of a linear within the block."""
@@ -86,11 +90,14 @@ def solve_block(stage: QuantizeStage, work: BlockWork) -> SolvedBlock:
     linears = [_Linear.of(name, work, smoothed) for name in work.chosen]
     solved = SolvedBlock(events=[event(note.kind, f"{work.name}.{at}", note.detail) for at, note in smoothed.notes])
     solved.floats = {f"{work.name}.{name}": work.block.get_parameter(name).data.cpu() for name in smoothed.changed}
-    hessians: dict[int, Tensor] = {}
+    inputs: dict[int, _Inputs] = {}
+    work.lap()  # the pass over the text and smoothing are no linear's own
     for linear in linears:
-        if id(linear.gram) not in hessians:
-            hessians[id(linear.gram)] = linear.hessian()
-        linear.solve(stage, hessians[id(linear.gram)])
+        if id(linear.gram) not in inputs:
+            # Linears with the same input mostly follow each other: one Hessian is kept at a time.
+            inputs = {id(linear.gram): _Inputs(linear.hessian())}
+        linear.solve(stage, inputs[id(linear.gram)])
+        linear.used = work.lap()
         solved.events += [event(note.kind, linear.name, note.detail) for note in linear.result.notes]
     _leave_out(stage, linears, solved)
     for linear in linears:
@@ -145,6 +152,20 @@ def _leave_out(stage: QuantizeStage, linears: list[_Linear], solved: SolvedBlock
 
 
 @dataclass
+class _Inputs:
+    """A Hessian, and what it was factorised to once a solver has asked."""
+
+    hessian: Tensor
+    _factor: Factor | None = None
+
+    def factor(self, percdamp: float) -> Factor:
+        """The factorised Hessian, made once for all linears that share it."""
+        if self._factor is None:
+            self._factor = factorise(self.hessian, percdamp)
+        return self._factor
+
+
+@dataclass
 class _Linear:
     """A linear on its way.
 
@@ -155,6 +176,7 @@ class _Linear:
         factors: What smoothing multiplied the columns by and divided the inputs by.
         result: What it was quantized to, once `solve` is through.
         error: Relative output error of that.
+        used: Time and memory that it took.
     """
 
     name: str
@@ -165,6 +187,7 @@ class _Linear:
     factors: Tensor | None
     result: Quantized = field(init=False)
     error: float = 0.0
+    used: Used = Used(0.0, 0, 0)
 
     @classmethod
     def of(cls, name: str, work: BlockWork, smoothed: Smoothed) -> _Linear:
@@ -195,13 +218,13 @@ class _Linear:
         hessian = self.gram.hessian(self.name)
         return hessian if self.factors is None else hessian / torch.outer(self.factors, self.factors)
 
-    def solve(self, stage: QuantizeStage, hessian: Tensor) -> None:
+    def solve(self, stage: QuantizeStage, inputs: _Inputs) -> None:
         """Quantize it and measure what that costs."""
         try:
-            self.result = _quantize(stage, self, grid_of(stage, self.dtype), hessian)
+            self.result = _quantize(stage, self, grid_of(stage, self.dtype), inputs)
         except (NumericsError, SparsifyError) as error:
             raise type(error)(f"{self.name}: {error}") from None
-        self.error = relative_error(self.weight, self.result.weight, hessian)
+        self.error = relative_error(self.weight, self.result.weight, inputs.hessian)
 
     def stats(self, stage: QuantizeStage, *, quantized: bool) -> dict[str, Any]:
         """What the record says of it; the errors are those of quantizing it, also where it was left out for them."""
@@ -211,13 +234,14 @@ class _Linear:
             "relative_weight_error": relative_weight_error(self.weight, self.result.weight),
             "relative_error": self.error,
             **self.result.stats,
+            **self.used.as_dict(),
         }
 
 
-def _quantize(stage: QuantizeStage, linear: _Linear, grid: Grid, hessian: Tensor) -> Quantized:
+def _quantize(stage: QuantizeStage, linear: _Linear, grid: Grid, inputs: _Inputs) -> Quantized:
     if stage.prune is not None:
         budget = Budget(stage.prune.sparsity, stage.prune.nm)
-        return joint(linear.weight, hessian, budget, grid, keep=linear.keep, percdamp=stage.percdamp)
+        return joint(linear.weight, inputs.factor(stage.percdamp), budget, grid, keep=linear.keep)
     if stage.method == "gptq":
-        return gptq(linear.weight, hessian, grid, keep=linear.keep, percdamp=stage.percdamp)
+        return gptq(linear.weight, inputs.factor(stage.percdamp), grid, keep=linear.keep)
     return Quantized(*quantize_rtn(linear.weight, grid))

@@ -6,13 +6,13 @@ Where nothing has to be measured it goes file by file without running the model;
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sparsify.blocks import chosen_linears, find_structure, load_skeleton
+from sparsify.blocks import Structure, chosen_linears, find_structure, load_skeleton
 from sparsify.checkpoint import MASKS, open_checkpoint, write_checkpoint
 from sparsify.errors import CheckpointError, NumericsError, SparsifyError
 from sparsify.masks import load_masks
@@ -52,6 +52,23 @@ def scheme_name(stage: QuantizeStage) -> str:
     return f"{stage.scheme} {stage.activations}"
 
 
+def targets_of(model: nn.Module, structure: Structure, skip: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(linears to quantize, linears left as they are).
+
+    Raises:
+        SparsifyError: The model holds experts in tensors of their own. transformers cannot open a compressed-tensors
+            checkpoint of such a model, whether its experts are quantized or not (seen with 5.24).
+    """
+    modules = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    experts = [name for name in structure.all_linears if name not in modules]
+    if experts:
+        raise SparsifyError(
+            f"{experts[0]} is one of {len(experts)} matrices of experts, and transformers opens no compressed-tensors "
+            "checkpoint with such; quantizing this model is unsupported"
+        )
+    return chosen_linears(structure.all_linears, skip)
+
+
 def check_groups(stage: QuantizeStage, columns: Mapping[str, int]) -> None:
     """Refuse a group size that does not divide the `columns` of a linear, before any work is done.
 
@@ -69,8 +86,9 @@ def check_groups(stage: QuantizeStage, columns: Mapping[str, int]) -> None:
 
 def _round_files(stage: QuantizeStage, given: StageInput) -> StageResult:
     source = open_checkpoint(given.parent)
-    structure = find_structure(load_skeleton(given.parent))
-    chosen, skipped = chosen_linears(structure.all_linears, stage.skip)
+    model = load_skeleton(given.parent)
+    structure = find_structure(model)
+    chosen, skipped = targets_of(model, structure, stage.skip)
     targets = {f"{name}.weight": name for name in chosen}
     absent = [name for name in targets if name not in source.tensors]
     if absent:

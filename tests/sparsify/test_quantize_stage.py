@@ -2,166 +2,46 @@
 
 from __future__ import annotations
 
-import json
 import os
+import runpy
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
-from sparsify.blocks import find_structure, load_model, load_skeleton
+from sparsify.blocks import load_model
 from sparsify.checkpoint import open_checkpoint
 from sparsify.errors import CheckpointError, NumericsError, SparsifyError
 from sparsify.masks import broken_groups, load_masks
 from sparsify.packed import pack_checkpoint
-from sparsify.progress import Progress
-from sparsify.quantize.grid import dequantize
+from sparsify.plan import Machine, plan_text
 from sparsify.quantize.int4 import pack_int4, unpack_int4
 from sparsify.quantize.stored import read_weight
 from sparsify.quantize.verify import verify_zeros
 from sparsify.recipe import parse_recipe
-from sparsify.run import MakeOptions, make_variant
-from sparsify.variant import VariantInfo, describe
+from sparsify.variant import describe
 
-CALIBRATION = {"source": "text", "samples": 16, "seq": 24}
-MASKED = {"prune": {"method": "sparsegpt", "pattern": "2:4", "block_size": 32, "calibration": CALIBRATION}}
-INT4 = {"scheme": "w4a16", "group_size": 32}
-GPTQ = {"method": "gptq", "calibration": CALIBRATION}
-STATIC = {"activations": "static", "smooth": 0.5, "calibration": CALIBRATION}
-STAGES: dict[str, dict[str, Any]] = {
-    "int4-rtn": INT4,
-    "int4-gptq": {**INT4, **GPTQ},
-    "int4-joint": {**INT4, **GPTQ, "prune": {"pattern": "2:4"}},
-    "int8-gptq": GPTQ,
-    "int8-joint": {**GPTQ, "prune": {"sparsity": 0.6}},
-    "int8-smooth": {"smooth": 0.5, "calibration": CALIBRATION},
-    "int8-static": STATIC,
-    "int8-static-gptq": {**STATIC, "method": "gptq"},
-}
-
-
-def build(directory: Path, make_model: Callable[..., Path]) -> Path:
-    """The tiny tokenizer with a model whose columns divide into groups of 32, in bfloat16, with biases."""
-    import transformers
-
-    make_model(directory)
-    config = json.loads((directory / "config.json").read_text())
-    torch.manual_seed(0)
-    small = transformers.Qwen2Config(
-        vocab_size=config["vocab_size"],
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        tie_word_embeddings=True,
-        initializer_range=0.2,
-    )
-    model = transformers.Qwen2ForCausalLM(small)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            parameter.data.copy_((0.0 if name.endswith("bias") else 1.0) + 0.2 * torch.randn_like(parameter))
-    model.to(torch.bfloat16).save_pretrained(directory)
-    return directory
+kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("quantizing.py"))))
+make, made, logits, reference, linears_of = kit.make, kit.made, kit.logits, kit.reference, kit.linears_of
+CALIBRATION, MASKED, INT4, GPTQ, STAGES = kit.CALIBRATION, kit.MASKED, kit.INT4, kit.GPTQ, kit.STAGES
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Path:
-    return build(tmp_path_factory.mktemp("qwen") / "model", make_model)
+    built: Path = kit.build(tmp_path_factory.mktemp("qwen") / "model", make_model)
+    return built
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One store for all variants, so that they share the pruned parent."""
     return tmp_path_factory.mktemp("made")
-
-
-def make(
-    root: Path, model: Path, corpus: Path, *stages: object, name: str = "v", progress: Progress | None = None
-) -> tuple[Path, VariantInfo]:
-    recipe = parse_recipe({"stages": list(stages)}, name=name, where="test")
-    options = MakeOptions(store=root / "store", name=name, base="tiny", resolve_corpus=lambda _source: corpus)
-    return root / name, make_variant(model, recipe, root / name, options=options, progress=progress)
-
-
-def made(root: Path, model: Path, corpus: Path, name: str) -> tuple[Path, VariantInfo]:
-    before = [] if "prune" in STAGES[name] else [MASKED]
-    return make(root, model, corpus, *before, {"quantize": STAGES[name]}, name=name)
-
-
-def linears_of(directory: Path) -> tuple[str, ...]:
-    return find_structure(load_skeleton(directory)).all_linears
-
-
-def reference(directory: Path) -> nn.Module:
-    """The variant written out: weights dequantised by us, inputs rounded as the config says, no library."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    checkpoint = open_checkpoint(directory)
-    config = AutoConfig.from_pretrained(str(directory))
-    del config.quantization_config
-    model: nn.Module = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval().requires_grad_(False)
-    plain = {
-        name: checkpoint.read(name).float() for name in checkpoint.tensors if name in dict(model.named_parameters())
-    }
-    model.load_state_dict(plain, strict=False)
-    inputs = checkpoint.config["quantization_config"]["config_groups"]["group_0"]["input_activations"]
-    for name in linears_of(directory):
-        scale = checkpoint.tensors.get(f"{name}.weight_scale")
-        if scale is None:
-            continue
-        weight = read_weight(checkpoint, f"{name}.weight")
-        assert weight is not None
-        module = model.get_submodule(name)
-        module.get_parameter("weight").data.copy_(dequantize(weight, checkpoint.read(f"{name}.weight_scale")))
-        if inputs is not None:
-            stored = checkpoint.read(f"{name}.input_scale") if not inputs["dynamic"] else None
-            module.register_forward_pre_hook(rounding(stored))
-    return model
-
-
-def rounding(stored: Tensor | None) -> Callable[..., tuple[Tensor]]:
-    def hook(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        scale = args[0].abs().amax(-1, keepdim=True) / 127.5 if stored is None else stored
-        return ((args[0] / scale).round().clamp(-128, 127) * scale,)
-
-    return hook
-
-
-def logits(model: nn.Module) -> Tensor:
-    with torch.no_grad():
-        out: Tensor = model(torch.arange(80).reshape(4, 20)).logits
-    return out
-
-
-@pytest.mark.parametrize("name", sorted(STAGES))
-def test_every_variant_opens_in_transformers_and_computes_what_it_says(
-    name: str, root: Path, model: Path, corpus: Path
-) -> None:
-    pytest.importorskip("compressed_tensors")
-    from transformers import AutoModelForCausalLM
-
-    out, _ = made(root, model, corpus, name)
-    assert "sparsity_config" not in (out / "config.json").read_text()
-    ours = reference(out)
-    theirs = AutoModelForCausalLM.from_pretrained(str(out), dtype=torch.float32)
-    torch.testing.assert_close(logits(theirs), logits(ours), rtol=1e-4, atol=1e-4)
-    native = AutoModelForCausalLM.from_pretrained(str(out))
-    assert logits(native).dtype == torch.bfloat16
-    for linear in linears_of(out):
-        weight = ours.get_parameter(f"{linear}.weight")
-        assert torch.equal(theirs.get_parameter(f"{linear}.weight"), weight), "bit for bit"
-        if name.startswith("int4"):
-            assert torch.equal(native.get_parameter(f"{linear}.weight"), weight.to(torch.bfloat16))
-    parent = logits(load_model(model))
-    assert float((logits(ours) - parent).abs().max()) > 1e-3
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
@@ -396,10 +276,14 @@ def test_what_cannot_be_quantized_is_said_before_work_begins(
         make(root, broken, corpus, {"quantize": INT4}, name="nan")
 
 
-@pytest.mark.parametrize("columns", [8, 32, 33, 70])
-def test_packing_is_the_librarys(columns: int) -> None:
-    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
-    values = torch.randint(-8, 8, (7, columns), dtype=torch.int8, generator=torch.Generator().manual_seed(columns))
-    packed = pack_int4(values)
-    assert packed.dtype == torch.int32 and torch.equal(packed, helpers.pack_to_int32(values, 4))
-    assert torch.equal(unpack_int4(packed, columns), values)
+def test_the_plan_of_a_measured_stage_counts_what_it_holds(model: Path) -> None:
+    def plan(stage: dict[str, Any]) -> str:
+        return plan_text(model, parse_recipe({"stages": [{"quantize": stage}]}, name="q", where="test"), Machine())
+
+    assert "one linear at a time" in plan(INT4)
+    measured = plan({**INT4, **GPTQ, "skip": ["down_proj"]})
+    assert "2 blocks" in measured and "at most 384 calibration tokens" in measured
+    pruned = sum(
+        open_checkpoint(model).tensors[f"{name}.weight"].numel for name in linears_of(model) if "down" not in name
+    )
+    assert f"{pruned:,} of them in linears to quantize" in measured

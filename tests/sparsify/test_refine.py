@@ -115,6 +115,10 @@ def test_a_solution_that_is_best_already_is_returned_as_it_is() -> None:
     assert torch.equal(kept.weight, best)
     assert [note.kind for note in kept.notes] == ["refine_reverted"]
     assert kept.stats["error_after"] == kept.stats["error_before"]
+    # With nothing to gain and nothing to lose there is nothing to report.
+    again = refine(weight, hessian, mask, start=best, percdamp=0.0)
+    assert again.notes == ()
+    assert again.stats["error_after"] <= again.stats["error_before"]
 
 
 def test_nothing_to_solve() -> None:

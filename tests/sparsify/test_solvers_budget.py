@@ -171,6 +171,17 @@ def test_lowest_with_a_count_for_each_row(data: st.DataObject, rows: int, column
     assert torch.equal(lowest(scores, torch.tensor(counts)), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(3, 40), (6000, 4), (5, 4)])
+def test_lowest_agrees_with_a_stable_sort_in_every_dtype(shape: tuple[int, int], dtype: torch.dtype) -> None:
+    scores = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16).to(dtype)
+    for count in (1, 2, 3):
+        order = torch.argsort(scores, dim=1, stable=True)
+        expected = torch.zeros(shape, dtype=torch.bool).scatter_(1, order[:, :count], True)
+        assert torch.equal(lowest(scores, count), expected)
+        assert torch.equal(lowest(scores, torch.full((shape[0],), count)), expected)
+
+
 @given(weights=st.lists(st.integers(0, 1000), min_size=1, max_size=20), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_apportion(weights: list[int], data: st.DataObject) -> None:
