@@ -136,8 +136,10 @@ def plan_prune(
     settings = stage.calibration
     width = max(1, _width(model, structure))
     tokens = settings.samples * settings.seq if settings is not None else 0
-    batch = min(tokens, max(BATCH_TOKENS, settings.seq)) if settings is not None else 0
-    hidden = _FLOAT * tokens * width
+    limit = stage.reconstruct.batch_tokens if stage.reconstruct is not None else BATCH_TOKENS
+    batch = min(tokens, max(limit, settings.seq)) if settings is not None else 0
+    # Reconstruction runs the dense model beside the pruned one.
+    hidden = (2 if stage.reconstruct is not None else 1) * _FLOAT * tokens * width
     size = stored / max(1, parameters)
     working = max(block.working(stage, batch, width) for block in blocks)
     # On the host: one block as it is stored and as float32, with masks of a byte a weight, or the embedding.
@@ -182,7 +184,11 @@ class _Block:
         # A pass: queries, keys, values and residuals, three tensors of the MLP's width, and a copy without padding.
         run = batch * (8 * width + 4 * widest) if batch else 0
         solve = max(self._solving(stage, out, columns) for out, columns in self.linears)
-        return _FLOAT * (self.parameters + grams + max(run, solve))
+        train = 0.0
+        if stage.reconstruct is not None:
+            # Gradient, two moments and the best weights so far; and what a step keeps for its backward pass.
+            train = 4 * self.pruned + 3 * run
+        return _FLOAT * (self.parameters + max(grams + max(run, solve), train))
 
     def operations(self, stage: PruneStage, tokens: int, seq: int) -> float:
         """Float32 operations."""
@@ -190,6 +196,9 @@ class _Block:
         forward = passes * tokens * (2 * self.parameters + 4 * seq * max((c for _, c in self.linears), default=0))
         grams = 2 * tokens * sum(columns**2 for columns in self._inputs())
         total: float = forward + grams
+        if stage.reconstruct is not None:
+            # A step is a forward and a backward pass over the training share, and all of it is looked at once more.
+            total += (3 * stage.reconstruct.epochs + 1) * tokens * 2 * self.parameters
         for out, columns in self.linears:
             if stage.method == "sparsegpt":
                 total += 2 * columns**3 + 2 * out * columns**2

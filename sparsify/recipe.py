@@ -14,7 +14,16 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sparsify.errors import RecipeError
 from sparsify.files import sha256_json
-from sparsify.specs import Allocation, Calibration, FinetuneStage, JointPrune, PruneStage, QuantizeStage, Strict
+from sparsify.specs import (
+    Allocation,
+    Calibration,
+    FinetuneStage,
+    JointPrune,
+    PruneStage,
+    QuantizeStage,
+    Reconstruct,
+    Strict,
+)
 from sparsify.train.settings import LossWeights
 
 _BUILTIN = Path(__file__).with_name("recipes")
@@ -150,6 +159,7 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
         "calibration": Calibration,
         "losses": LossWeights,
         "allocation": Allocation,
+        "reconstruct": Reconstruct,
         "prune": JointPrune,
     }
     for kind, spec in stage.items():

@@ -88,6 +88,15 @@ class Allocation(Strict):
         return self
 
 
+class Reconstruct(Strict):
+    """Training of a block's surviving weights against the outputs of the dense block."""
+
+    epochs: int = Field(8, gt=0, description="passes over the training share of the calibration text")
+    lr: float = Field(0.02, gt=0, lt=1, description="peak step of Adam relative to the size of a weight's survivors")
+    held: float = Field(0.2, gt=0, lt=1, description="share of the mini-batches that decides which epoch is kept")
+    batch_tokens: int = Field(2048, gt=0, description="calibration tokens of a step, padding included")
+
+
 class PruneStage(Strict):
     """Zero weights of the linears inside the blocks; the head and the embedding are never pruned."""
 
@@ -96,6 +105,10 @@ class PruneStage(Strict):
     pattern: str = Field("none", description="`none`, or N:M in quotes: at most N weights of M neighbours stay")
     scope: str = Field("", description="over what weights compete: matrix, row or block (128 columns, all rows)")
     refine: bool = Field(False, description="re-solve the surviving weights on the mask that the method found")
+    reconstruct: Reconstruct | None = Field(
+        None,
+        description="last step of each block: train what survived against the dense block's outputs; {} = defaults",
+    )
     allocation: Allocation = Allocation()
     keep_zeros: bool = Field(True, description="zeros of earlier pruning stay and are charged to the budget")
     order: Literal["block", "sequential"] = Field(
@@ -130,8 +143,9 @@ class PruneStage(Strict):
             raise ValueError(f"sparsity {self.sparsity} contradicts pattern {self.pattern}; leave sparsity out")
         if nm is not None and self.block_size % nm[1]:
             raise ValueError(f"block_size {self.block_size} is no multiple of {nm[1]}, the M of pattern {self.pattern}")
-        needs = self.method != "magnitude" or self.refine or self.allocation.kind in ("owl", "slope")
-        needs = needs and not (self.method == "magnitude" and not self.refine and self.allocation.beta is not None)
+        solves = self.method != "magnitude" or self.refine or self.reconstruct is not None
+        given = self.allocation.kind in ("uniform", "file") or self.allocation.beta is not None
+        needs = solves or not given
         if not needs and self.calibration is not None:
             raise ValueError("magnitude uses no calibration; remove it")
         if needs and self.calibration is None:
@@ -145,7 +159,9 @@ class PruneStage(Strict):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _only_used(self, dump(self), since={"refine", "allocation", "keep_zeros", "order", "include"})
+        return _only_used(
+            self, dump(self), since={"refine", "reconstruct", "allocation", "keep_zeros", "order", "include"}
+        )
 
     @property
     def nm(self) -> tuple[int, int] | None:

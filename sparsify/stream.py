@@ -156,7 +156,7 @@ class BlockStream:
         """Run block `index` with its present weights; its outputs become the inputs of the next. The block is freed."""
         self.load(index)
         for batch in range(len(self.hidden)):
-            self.hidden[batch] = self._run(index, batch).cpu()
+            self.hidden[batch] = self.run(index, batch).cpu()
         self.release()
 
     @torch.no_grad()
@@ -184,7 +184,8 @@ class BlockStream:
             hook.remove()
         return gram
 
-    def _run(self, index: int, batch: int) -> Tensor:
+    def run(self, index: int, batch: int) -> Tensor:
+        """What block `index`, which must be loaded, gives for one batch; the stream stays where it is."""
         call = to_device(self._calls.get(batch, index), self._device)
         hidden = self.hidden[batch].to(self._device)
         return _tensor(self._blocks[index](hidden, *call.args, **call.kwargs))
@@ -196,7 +197,7 @@ class BlockStream:
             for batch in batches:
                 watch.begin(self._real[batch])
                 with suppress(Stop):
-                    self._run(index, batch)
+                    self.run(index, batch)
         return watch.grams()
 
     @torch.no_grad()

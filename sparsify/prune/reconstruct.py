@@ -10,12 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sparsify.errors import NumericsError, SparsifyError
 from sparsify.prune.problem import Note
+
+
+class Targets(Protocol):
+    """What the dense sub-block gave, by mini-batch; a list will do, or tensors that wait in a file."""
+
+    def __len__(self) -> int: ...  # noqa: D105
+
+    def __getitem__(self, index: int, /) -> Tensor: ...  # noqa: D105
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,7 @@ class Reconstruction:
 def reconstruct(
     module: nn.Module,
     run: Callable[[int], Tensor],
-    targets: Sequence[Tensor],
+    targets: Targets,
     masks: Mapping[str, Tensor],
     *,
     real: Sequence[Tensor] | None = None,
@@ -106,7 +115,7 @@ class _Run:
     def __init__(
         self,
         run: Callable[[int], Tensor],
-        targets: Sequence[Tensor],
+        targets: Targets,
         real: Sequence[Tensor] | None,
         chosen: Mapping[str, tuple[nn.Parameter, Tensor]],
         training: Training,
@@ -117,8 +126,11 @@ class _Run:
         order = torch.randperm(len(targets), generator=self.generator).tolist()
         held = min(len(order) - 1, max(1, round(training.holdout * len(order))))
         self.held, self.used = order[:held], order[held:]
-        self.energy = sum(float(self._select(index, target).square().sum()) for index, target in enumerate(targets))
-        self.energy /= sum(self._select(index, target).numel() for index, target in enumerate(targets))
+        squares, count = 0.0, 0
+        for index in range(len(targets)):
+            values = self._select(index, targets[index])
+            squares, count = squares + float(values.square().sum()), count + values.numel()
+        self.energy = squares / count
 
     def execute(self) -> Reconstruction:
         """Train, and leave the best weights in place."""

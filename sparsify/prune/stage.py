@@ -20,6 +20,7 @@ from sparsify.prune.allocate import Layer
 from sparsify.prune.budgets import Budgets, Planner
 from sparsify.prune.journal import BlockJournal
 from sparsify.prune.problem import Note, Solution
+from sparsify.prune.rebuild import Rebuilder
 from sparsify.prune.solve import Inputs, cast, solve, stats_of
 from sparsify.recipe import PruneStage
 from sparsify.shards import torch_dtype
@@ -36,8 +37,9 @@ def run_prune(stage: PruneStage, given: StageInput) -> StageResult:
     """Prune the linears of every block of `given.parent` and write the result with its masks to `given.out`.
 
     The inputs of each block come from the blocks before it as already pruned. All linears of a block are solved from
-    one pass, or with `order: sequential` each group of linears from a pass over what is pruned already. Zeros of
-    earlier stages (the parent's masks) stay zeros unless `keep_zeros` is off.
+    one pass, or with `order: sequential` each group of linears from a pass over what is pruned already. With
+    `reconstruct`, what survived in a block is then trained against the dense block's outputs. Zeros of earlier stages
+    (the parent's masks) stay zeros unless `keep_zeros` is off.
 
     Raises:
         SparsifyError: The model or the calibration text cannot be used.
@@ -73,6 +75,19 @@ class _Target:
         return ".experts." in self.inner
 
 
+@dataclass(frozen=True)
+class _Solved:
+    """A solved block: weights as they are stored and masks, by weight name, and what is recorded about them."""
+
+    weights: dict[str, Tensor]
+    masks: dict[str, Tensor]
+    entry: dict[str, Any]
+
+    def record(self, journal: BlockJournal) -> None:
+        """Append the block to the journal."""
+        journal.append(self.weights, self.masks, self.entry)
+
+
 class _Run:
     def __init__(self, stage: PruneStage, given: StageInput) -> None:
         self.meter = Meter(given.device)
@@ -97,6 +112,7 @@ class _Run:
         self.calibration: list[dict[str, Any]] = []
         self.sequences: list[tuple[int, ...]] = []
         self.stream: BlockStream | None = None
+        self.rebuilder: Rebuilder | None = None
         self.budgets = Budgets(stage, {})
 
     def prepare(self) -> None:
@@ -119,24 +135,32 @@ class _Run:
             if name in self.chosen
         ]
         self.budgets = Planner(self.stage, self.given, self.structure, layers, self.open_stream).plan(self.sequences)
-        if settings is not None:
+        if self.stage.reconstruct is not None:
+            _refuse_experts(self.chosen)
+            batches = make_batches(self.sequences, batch_tokens=self.stage.reconstruct.batch_tokens)
+            self.stream = self.open_stream(batches)
+            dense = self.open_stream(batches, "dense.bin")
+            self.rebuilder = Rebuilder(self.stage.reconstruct, self.stream, dense)
+        elif settings is not None:
             self.stream = self.open_stream(make_batches(self.sequences))
 
-    def open_stream(self, batches: list[TokenBatch]) -> BlockStream:
-        """A stream of text through the dense model."""
+    def open_stream(self, batches: list[TokenBatch], spill: str = "activations.bin") -> BlockStream:
+        """A stream of text through the dense model; large activations wait in the file `spill` of the work folder."""
         return BlockStream(
             self.model,
             self.structure,
             batches,
             device=self.given.device,
             weights=self.weights,
-            spill=self.given.work / "activations.bin",
+            spill=self.given.work / spill,
         )
 
     def block(self, index: int) -> None:
         """Prune block `index`, or take it from the journal, and move the stream past it."""
         name = self.structure.blocks[index]
         targets = [_Target(n, n.removeprefix(name + ".")) for n in self.structure.linears[index] if n in self.chosen]
+        if self.rebuilder is not None:
+            self.rebuilder.pass_dense(index)
         if index >= len(self.journal.entries):
             self._solve_block(index, targets)
         elif self.stream is not None:
@@ -159,15 +183,32 @@ class _Run:
             inputs = Inputs.of(self.stream.head_gram(name), name, self.stage, expert=False)
         self.weights.load(name)
         target = _Target(name, name)
-        self._solve_targets([target], [(target, inputs)])
+        self._solve_targets([target], [(target, inputs)]).record(self.journal)
         self.weights.free(name)
 
     def _solve_block(self, index: int, targets: list[_Target]) -> None:
         if self.stream is None:
             self.weights.load(self.structure.blocks[index])
-        self._solve_targets(targets, self._in_order(index, targets))
+        solved = self._solve_targets(targets, self._in_order(index, targets))
+        if self.rebuilder is not None and targets:
+            self._rebuild(index, targets, solved)
+        solved.record(self.journal)
 
-    def _solve_targets(self, targets: list[_Target], work: Iterable[tuple[_Target, Inputs | None]]) -> None:
+    def _rebuild(self, index: int, targets: list[_Target], solved: _Solved) -> None:
+        """Train the block's survivors, and take what was learned in place of what the solver found."""
+        assert self.rebuilder is not None
+        masks = {f"{target.inner}.weight": solved.masks[target.weight_name] for target in targets}
+        record, notes = self.rebuilder.train(index, masks)
+        for target in targets:
+            weight, mask = linear_weight(self.model, target.name), solved.masks[target.weight_name]
+            stored = weight.detach().cpu().to(self._dtype(target)).masked_fill(~mask, 0.0)
+            weight.data.copy_(stored)
+            solved.weights[target.weight_name] = stored
+        block = self.structure.blocks[index]
+        solved.entry["events"] += [event(note.kind, block, note.detail) for note in notes]
+        solved.entry["reconstruction"] = {block: {**record, "seconds": self.meter.lap().seconds}}
+
+    def _solve_targets(self, targets: list[_Target], work: Iterable[tuple[_Target, Inputs | None]]) -> _Solved:
         self.meter.lap()
         weights: dict[str, Tensor] = {}
         masks: dict[str, Tensor] = {}
@@ -182,14 +223,11 @@ class _Run:
             used = self.meter.lap()
             peak = {"host_bytes": float(used.host_bytes), "device_bytes": float(used.device_bytes)}
             linears[target.name] = {**stats_of(solution), "seconds": used.seconds, **peak}
-        self.journal.append(
-            weights,
-            masks,
-            {
-                "linears": {target.name: linears[target.name] for target in targets},
-                "events": [found for target in targets for found in events[target.name]],
-            },
-        )
+        entry = {
+            "linears": {target.name: linears[target.name] for target in targets},
+            "events": [found for target in targets for found in events[target.name]],
+        }
+        return _Solved(weights, masks, entry)
 
     def _in_order(self, index: int, targets: list[_Target]) -> Iterator[tuple[_Target, Inputs | None]]:
         """The targets of a block in the order in which they are solved, each with what is known of its inputs."""
@@ -251,6 +289,8 @@ class _Run:
         self._verify(open_checkpoint(self.given.out), load_masks(self.given.out))
         if self.stream is not None:
             self.stream.close()
+        if self.rebuilder is not None:
+            self.rebuilder.close()
         entries = self.journal.entries
         linears = {name: stats for entry in entries for name, stats in entry["linears"].items()}
         events = self.events + [found for entry in entries for found in entry["events"]]
@@ -262,6 +302,10 @@ class _Run:
             "allocation": self.budgets.record,
             "used": {**self.meter.total().as_dict(), "resumed_blocks": self.journal.resumed},
         }
+        if self.rebuilder is not None:
+            stats["reconstruction"] = {
+                block: found for entry in entries for block, found in entry.get("reconstruction", {}).items()
+            }
         return StageResult(stats, events, self.calibration)
 
     def _verify(self, written: Checkpoint, masks: Mapping[str, Tensor]) -> None:
@@ -304,6 +348,12 @@ def _head_of(structure: Structure) -> str:
     if structure.head is None or structure.tied:
         raise SparsifyError("include: the head shares its weight with the embedding or is absent; leave it out")
     return structure.head
+
+
+def _refuse_experts(chosen: tuple[str, ...]) -> None:
+    experts = next((name for name in chosen if ".experts." in name), None)
+    if experts is not None:
+        raise SparsifyError(f"reconstruct cannot train fused experts ({experts}); leave it out, or skip the experts")
 
 
 def _check_stored(source: Checkpoint, linears: tuple[str, ...]) -> None:
