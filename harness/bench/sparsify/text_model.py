@@ -1,8 +1,8 @@
 """A small model of real text: `python -m harness.bench.sparsify.text_model --data DIR --work DIR`.
 
 Size, text and tokens are fixed here, before any method was measured on it: a Llama of 5.5 M parameters (6 blocks of
-width 256, 8 heads over 4 key-value heads, MLP of 768, tied byte-level BPE of 3072), trained on 2.5 M tokens of English and
-Python (`text_corpus`) with Muon. On one thread of a CPU with bfloat16 arithmetic it takes about 20 minutes; an
+width 256, 8 heads over 4 key-value heads, MLP of 768, tied byte-level BPE of 3072), trained on 2.5 M tokens of English
+and Python (`text_corpus`) with Muon. On one thread of a CPU with bfloat16 arithmetic it takes about 20 minutes; an
 interrupted run continues where it stopped. The weights are not kept in the repository: results name their hash, and
 bfloat16 training gives other weights on another machine.
 """
