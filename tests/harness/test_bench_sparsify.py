@@ -363,7 +363,7 @@ def test_steps_become_the_peers_modifiers(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setitem(sys.modules, module, stub)
     made = peer_worker.modifiers(peer_steps(Arm("sparsegpt", "2:4", quantize="w8a8-gptq", peer=True)))
     assert [name for name, _ in made] == ["SparseGPTModifier", "GPTQModifier"]
-    assert made[0][1] == {"sparsity": 0.5, "mask_structure": "2:4", "targets": ["Linear"], "ignore": ["lm_head"]}
+    assert made[0][1] == {"sparsity": 0.5, "mask_structure": "2:4", "targets": ["Linear"], "ignore": ["re:.*lm_head"]}
     (wanda,) = peer_worker.modifiers(peer_steps(Arm("wanda", "70", peer=True)))
     assert wanda[0] == "WandaPruningModifier" and wanda[1]["mask_structure"] == "0:0"
     with pytest.raises(ValueError, match="unknown step"):
@@ -438,15 +438,25 @@ def test_a_run_measures_every_arm_once(model_dir: Path, tmp_path: Path) -> None:
     session(model_dir, tmp_path, worker, opened).run(ARMS, (0, 1))
     lines = Journal(tmp_path / "arms.jsonl").lines
     made = [(entry["arm"], entry["seed"]) for entry in lines if entry["kind"] == "arm"]
-    assert made == [("magnitude@50", 0), ("sparsegpt@2:4", 0), ("sparsegpt@2:4", 1)], "magnitude has no seed"
+    assert made == [("sparsegpt@2:4", 0), ("sparsegpt@2:4", 1), ("magnitude@50", 0)], "magnitude has no seed"
     assert len(worker.asked) == 3 + 3, "and one timed arm in two rounds after one that does not count"
-    pruned = lines[2]
+    assert len(lines) == 5 and len(lines[3]["times"]["sparsegpt@2:4"]) == 2
+    pruned = lines[1]
     assert pruned["zeros"]["share"] == 0.5 and pruned["zeros"]["broken"] == pruned["zeros"]["revived"] == 0
     assert pruned["perplexity"]["t"] > 1 and 0 < pruned["linear_error"] < 1 and len(pruned["variant_sha256"]) == 64
-    assert lines[2]["variant_sha256"] != lines[3]["variant_sha256"], "another seed, another calibration text"
+    assert pruned["variant_sha256"] != lines[2]["variant_sha256"], "another seed, another calibration text"
     asked = len(worker.asked)
     session(model_dir, tmp_path, worker, opened).run(ARMS, (0, 1))
     assert len(worker.asked) == asked and Journal(tmp_path / "arms.jsonl").lines == lines, "nothing runs twice"
+
+
+def test_a_variant_whose_embedding_changed_does_not_count(model_dir: Path, tmp_path: Path) -> None:
+    running = session(model_dir, tmp_path, InProcess(), [])
+    model = load(model_dir)
+    assert running.errors.changed_others(model) == []
+    with torch.no_grad():
+        model.get_input_embeddings().weight[5, 5] += 1
+    assert running.errors.changed_others(model) == ["model.embed_tokens.weight"]
 
 
 def test_a_failed_arm_is_recorded_and_tried_again(model_dir: Path, tmp_path: Path) -> None:

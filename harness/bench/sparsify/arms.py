@@ -65,7 +65,8 @@ class Arm:
     @property
     def claimed(self) -> bool:
         """Whether a claim rests on it, so that every seed runs it."""
-        return self.calibrated and self.pattern in CLAIMED_PATTERNS and self.method != "wanda"
+        pruned_well = self.method not in ("magnitude", "wanda") and not self.quantize
+        return pruned_well and self.pattern in CLAIMED_PATTERNS
 
     @property
     def masks_of(self) -> str:

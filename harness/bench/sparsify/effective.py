@@ -93,6 +93,8 @@ class LinearErrors:
         structure = find_structure(model)
         self.linears = structure.all_linears
         self.dense = {name: weight.double() for name, weight in effective_weights(model, self.linears).items()}
+        inside = {f"{name}.weight" for name in self.linears}
+        self._others = {name: p.detach().clone() for name, p in model.named_parameters() if name not in inside}
         self._grams: dict[str, Tensor] = {}
         with torch.no_grad():
             stream = BlockStream(model, structure, make_batches(sequences))
@@ -101,6 +103,13 @@ class LinearErrors:
                     self._grams[f"{block}.{name}"] = gram.hessian(name).double()
                 stream.advance(index)
         self._energy = {name: _energy(self.dense[name], self._grams[name]) for name in self.linears}
+
+    def changed_others(self, model: Any) -> list[str]:
+        """Parameters outside the linears that differ from the dense model's: no method may touch them."""
+        import torch
+
+        now = {name: p.detach().to(torch.float32) for name, p in model.named_parameters()}
+        return [name for name, value in self._others.items() if name not in now or not torch.equal(now[name], value)]
 
     @property
     def parameters(self) -> int:

@@ -52,9 +52,11 @@ def modifiers(steps: list[dict[str, Any]]) -> list[Any]:
     from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
+    # With `ignore=["lm_head"]` its pruning modifiers do prune the head, and with it a tied embedding: they call the
+    # head `lm_head.`, which only the pattern matches.
     made: list[Any] = []
     for step in steps:
-        target = {"targets": ["Linear"], "ignore": ["lm_head"]}
+        target = {"targets": ["Linear"], "ignore": ["re:.*lm_head"]}
         pruned = {"sparsity": step.get("sparsity"), "mask_structure": step.get("pattern", "0:0")}
         if step["kind"] == "sparsegpt":
             made.append(SparseGPTModifier(**pruned, **target))

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.bench.machine import describe_machine
+from harness.bench.machine import busy_between, describe_machine, read_activity
 from harness.bench.sparsify.arms import Arm, peer_steps, recipe_of
 from harness.bench.sparsify.effective import LinearErrors, count_zeros, effective_weights, stored_masks
 from harness.bench.sparsify.journal import Journal
@@ -32,9 +32,6 @@ TIMED = (
     Arm("sparsegpt", "2:4"),
     Arm("sparsegpt", "2:4", peer=True),
     Arm("sparsegpt+refine", "2:4"),
-    Arm("admm+refine", "50"),
-    Arm("wanda", "50"),
-    Arm("wanda", "50", peer=True),
 )
 """Arms whose time is measured again and again in turn; each of ours stands next to the peer's."""
 
@@ -63,13 +60,18 @@ class Session:
     _errors: LinearErrors | None = field(default=None, init=False)
 
     def run(self, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
-        """Run every missing arm, first seed first, and then the timed rounds."""
+        """Run what is missing: the arms that claims rest on, the timed rounds, and then the other arms."""
         self.dense()
-        todo = [(arm, seed) for seed in seeds for arm in arms if self._wanted(arm, seed, seeds[0])]
+        had = [arm for arm in arms if self.peer is not None or not arm.peer]
+        claimed = [(arm, seed) for seed in seeds for arm in had if arm.claimed]
+        self._arms(claimed)
+        self.timings([arm for arm in TIMED if arm in had], seeds[0])
+        self._arms([(arm, seeds[0]) for arm in had if not arm.claimed])
+
+    def _arms(self, todo: Sequence[tuple[Arm, int]]) -> None:
         for index, (arm, seed) in enumerate(todo):
             self.phase.update(index, len(todo), f"{self.subject.name} {arm.name} seed {seed}")
             self.arm(arm, seed)
-        self.timings([arm for arm in TIMED if arm in arms and (self.peer or not arm.peer)], seeds[0])
 
     def key(self, **more: Any) -> dict[str, Any]:
         """What a result belongs to."""
@@ -114,7 +116,7 @@ class Session:
         if "error" not in answer:
             masks = self._peer_masks(arm, seed) if arm.peer else stored_masks(out)
             answer |= self._measure(out, masks=masks, nm=arm.nm)
-            if arm.peer and not arm.quantize:
+            if arm.peer and not arm.quantize and "error" not in answer:
                 self._keep_masks(arm, seed)
         line = {**key, "peer": arm.peer, **answer}
         self.journal.add(line)
@@ -122,21 +124,26 @@ class Session:
         return line
 
     def timings(self, arms: Sequence[Arm], seed: int) -> None:
-        """Time the arms in turn, `repeats` rounds after one that does not count."""
+        """Time the arms in turn, `repeats` rounds; each process makes one arm before the clock counts."""
         key = self.key(kind="times", arms=[arm.name for arm in arms])
         if not arms or self.journal.find(**key) is not None:
             return
         times: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
-        for round_ in range(self.settings.repeats + 1):
+        for peer in {arm.peer: arm for arm in arms}.values():
+            self._timed(peer, seed)
+        before = read_activity()
+        for round_ in range(self.settings.repeats):
             for index, arm in enumerate(arms if round_ % 2 else arms[::-1]):
-                self.phase.update(round_ * len(arms) + index, (self.settings.repeats + 1) * len(arms), arm.name)
-                out, store = self.work / "timed", self.work / "timed-stages"
-                for folder in (out, store):
-                    shutil.rmtree(folder, ignore_errors=True)
-                answer = self._make(arm, seed, out, store)
-                if round_:
-                    times[arm.name].append(answer)
-        self.journal.add({**key, "times": times, "versions": self._versions()})
+                self.phase.update(round_ * len(arms) + index, self.settings.repeats * len(arms), f"timing {arm.name}")
+                times[arm.name].append(self._timed(arm, seed))
+        busy = busy_between(before, read_activity())
+        self.journal.add({**key, "times": times, "busy": busy, "versions": self._versions()})
+
+    def _timed(self, arm: Arm, seed: int) -> dict[str, Any]:
+        out, store = self.work / "timed", self.work / "timed-stages"
+        for folder in (out, store):
+            shutil.rmtree(folder, ignore_errors=True)
+        return self._make(arm, seed, out, store)
 
     @property
     def errors(self) -> LinearErrors:
@@ -144,9 +151,6 @@ class Session:
         if self._errors is None:
             self._errors = LinearErrors(self.subject.directory, probe_windows(self.subject, self.settings))
         return self._errors
-
-    def _wanted(self, arm: Arm, seed: int, first: int) -> bool:
-        return (self.peer is not None or not arm.peer) and (seed == first or arm.claimed)
 
     @cached_property
     def _model_sha256(self) -> str:
@@ -190,6 +194,9 @@ class Session:
         sha256 = open_checkpoint(variant).weights_sha256
         model = load_model(variant, device=torch.device("cpu"), dtype="float32")
         weights = effective_weights(model, self.errors.linears)
+        changed = self.errors.changed_others(model)
+        if changed:
+            return {"error": f"{changed[0]} outside the linears was changed ({len(changed)} such tensors)"}
         errors = self.errors.of(weights)
         return {
             "variant_sha256": sha256,
