@@ -17,7 +17,12 @@ from sparsify.files import sha256_json
 from sparsify.train.settings import LossWeights, TrainSettings
 
 _BUILTIN = Path(__file__).with_name("recipes")
-_SCOPES = {"magnitude": ("matrix", "row"), "wanda": ("row", "matrix"), "sparsegpt": ("block",)}
+_SCOPES = {
+    "magnitude": ("matrix", "row", "block"),
+    "wanda": ("row", "matrix", "block"),
+    "sparsegpt": ("block", "row"),
+    "admm": ("matrix", "row", "block"),
+}
 
 
 class _Strict(BaseModel):
@@ -27,19 +32,67 @@ class _Strict(BaseModel):
 class Calibration(_Strict):
     """Which text the layer inputs are measured on."""
 
-    source: str = Field(min_length=1, description="`suite:SKILL/train`, a JSONL path or a hub id")
-    samples: int = Field(128, gt=0, description="rows drawn from the source")
-    seq: int = Field(512, gt=1, description="rows are cut to this many tokens")
+    source: str = Field(
+        min_length=1, description="`suite:SKILL/train`, a JSONL or text file, or `hub:NAME[/CONFIG][:SPLIT]`"
+    )
+    samples: int = Field(128, gt=0, description="rows drawn from the source; of plain text, windows")
+    seq: int = Field(512, gt=1, description="rows are cut to this many tokens; windows have exactly so many")
     seed: int = Field(0, description="of the draw")
+    holdout: float = Field(0.0, ge=0, lt=1, description="share of the samples kept apart while budgets are chosen")
+
+
+class Allocation(_Strict):
+    """How a budget is spread over the linears; the sum is that of `sparsity`, to the weight."""
+
+    kind: Literal["uniform", "owl", "slope", "file"] = "uniform"
+    beta: float | None = Field(
+        None, ge=-1, le=1, description="slope: sparsity of the last block minus that of the first; chosen if not given"
+    )
+    limit: float = Field(0.08, gt=0, lt=0.5, description="owl: how far a block may be from the mean sparsity")
+    outlier: float = Field(5.0, gt=1, description="owl: a weight is an outlier at this many times the mean score")
+    file: str | None = Field(None, description="file: JSON or YAML of {linear, ending or glob: share of zeros}")
+    shares: dict[str, float] = Field(default_factory=dict, description="file: what it said; read when the recipe is")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_file(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or data.get("kind") != "file" or data.get("shares"):
+            return data
+        path = Path(str(data.get("file") or ""))
+        try:
+            shares = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"allocation file {str(path)!r} cannot be read ({' '.join(str(error).split())})") from None
+        if not isinstance(shares, Mapping) or not shares:
+            raise ValueError(f"allocation file {path} is no mapping of linears to shares of zeros")
+        # Its content counts, not its name: the recipe's hash is to follow it.
+        return {**data, "shares": dict(shares), "file": path.name}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Allocation:
+        if self.kind != "slope" and self.beta is not None:
+            raise ValueError(f"beta is for kind slope, not {self.kind}")
+        if self.kind != "file" and (self.file or self.shares):
+            raise ValueError(f"file is for kind file, not {self.kind}")
+        for name, share in self.shares.items():
+            if not 0 <= share < 1:
+                raise ValueError(f"the share of zeros of {name} must be at least 0 and less than 1, not {share}")
+        return self
 
 
 class PruneStage(_Strict):
     """Zero weights of the linears inside the blocks; the head and the embedding are never pruned."""
 
-    method: Literal["magnitude", "wanda", "sparsegpt"]
-    sparsity: float = Field(gt=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
+    method: Literal["magnitude", "wanda", "sparsegpt", "admm"]
+    sparsity: float = Field(ge=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
     pattern: str = Field("none", description="`none`, or N:M in quotes: at most N weights of M neighbours stay")
     scope: str = Field("", description="over what weights compete: matrix, row or block (128 columns, all rows)")
+    refine: bool = Field(False, description="re-solve the surviving weights on the mask that the method found")
+    allocation: Allocation = Allocation()
+    keep_zeros: bool = Field(True, description="zeros of earlier pruning stay and are charged to the budget")
+    order: Literal["block", "sequential"] = Field(
+        "block", description="block: one pass for all linears of a block; sequential: run again after each group"
+    )
     percdamp: float = Field(0.01, gt=0, le=1, description="damping of the Hessian relative to its mean diagonal")
     block_size: int = Field(128, gt=0, description="columns per SparseGPT block")
     calibration: Calibration | None = None
@@ -68,10 +121,17 @@ class PruneStage(_Strict):
             raise ValueError(f"sparsity {self.sparsity} contradicts pattern {self.pattern}; leave sparsity out")
         if nm is not None and self.block_size % nm[1]:
             raise ValueError(f"block_size {self.block_size} is no multiple of {nm[1]}, the M of pattern {self.pattern}")
-        if self.method == "magnitude" and self.calibration is not None:
+        needs = self.method != "magnitude" or self.refine or self.allocation.kind in ("owl", "slope")
+        needs = needs and not (self.method == "magnitude" and not self.refine and self.allocation.beta is not None)
+        if not needs and self.calibration is not None:
             raise ValueError("magnitude uses no calibration; remove it")
-        if self.method != "magnitude" and self.calibration is None:
+        if needs and self.calibration is None:
             raise ValueError(f'{self.method} needs calibration; add `calibration: {{source: "suite:mix/train"}}`')
+        if nm is not None and self.allocation.kind != "uniform":
+            raise ValueError(f"pattern {self.pattern} fixes the budget of every linear; remove allocation")
+        chosen = self.allocation.kind == "slope" and self.allocation.beta is None
+        if chosen and self.calibration is not None and not self.calibration.holdout:
+            raise ValueError("a slope is chosen on held-out text; add `holdout: 0.25` to calibration, or give beta")
         return self
 
     @property
@@ -242,7 +302,7 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
         raise RecipeError(f"{where}: {at} must be a mapping such as `prune: {{...}}`, not {type(stage).__name__}")
     _check_keys(stage, Stage, where, at)
     kinds: dict[str, type[BaseModel]] = {"prune": PruneStage, "finetune": FinetuneStage, "quantize": QuantizeStage}
-    nested: dict[str, type[BaseModel]] = {"calibration": Calibration, "losses": LossWeights}
+    nested: dict[str, type[BaseModel]] = {"calibration": Calibration, "losses": LossWeights, "allocation": Allocation}
     for kind, spec in stage.items():
         if isinstance(spec, Mapping):
             _check_keys(spec, kinds[kind], where, f"{at}.{kind}")

@@ -39,6 +39,7 @@ class CalibrationEntry(_Record):
     samples: int
     seq: int
     seed: int
+    holdout: float = 0.0
 
 
 class CorpusEntry(_Record):
@@ -216,7 +217,7 @@ def _structure(model_dir: Path) -> tuple[tuple[str, ...], int]:
     from sparsify.blocks import find_structure, load_skeleton
 
     model = load_skeleton(model_dir)
-    return find_structure(model).all_linears, sum(parameter.numel() for parameter in model.parameters())
+    return find_structure(model, strict=False).all_linears, sum(parameter.numel() for parameter in model.parameters())
 
 
 def _weight_bits(checkpoint: Checkpoint, stored: list[TensorRef]) -> int:

@@ -71,9 +71,20 @@ def test_resolved_has_every_default(tmp_path: Path) -> None:
                 "sparsity": 0.5,
                 "pattern": "none",
                 "scope": "block",
+                "refine": False,
+                "allocation": {
+                    "kind": "uniform",
+                    "beta": None,
+                    "limit": 0.08,
+                    "outlier": 5.0,
+                    "file": None,
+                    "shares": {},
+                },
+                "keep_zeros": True,
+                "order": "block",
                 "percdamp": 0.01,
                 "block_size": 128,
-                "calibration": {"source": "x.jsonl", "samples": 128, "seq": 512, "seed": 0},
+                "calibration": {"source": "x.jsonl", "samples": 128, "seq": 512, "seed": 0, "holdout": 0.0},
                 "skip": [],
             }
         }
@@ -109,11 +120,11 @@ def test_pattern_sets_sparsity(tmp_path: Path) -> None:
         ("stages:\n  - purne: {}\n", "unknown key 'purne' in stages[0]; allowed: finetune, prune, quantize"),
         (
             "stages: [{prune: {method: magnitude, sparsty: 0.5}}]",
-            "unknown key 'sparsty' in stages[0].prune; allowed: block",
+            "unknown key 'sparsty' in stages[0].prune; allowed: alloc",
         ),
         (
             "stages: [{prune: {method: wanda, sparsity: 0.5, calibration: {source: a, sample: 3}}}]",
-            "unknown key 'sample' in stages[0].prune.calibration; allowed: samples, seed, seq, source",
+            "unknown key 'sample' in stages[0].prune.calibration; allowed: holdout, samples, seed, seq, source",
         ),
         (
             "stages: [{finetune: {data: a, losses: {ce: 1, l2: 1}}}]",
@@ -130,7 +141,10 @@ def test_pattern_sets_sparsity(tmp_path: Path) -> None:
             "stages: [{prune: {method: magnitude, sparsity: 0.5, calibration: {source: a}}}]",
             "magnitude uses no calibration",
         ),
-        ("stages: [{prune: {method: magnitude, sparsity: 0.5, scope: block}}]", "scope of magnitude is matrix or row"),
+        (
+            "stages: [{prune: {method: sparsegpt, sparsity: 0.5, scope: matrix, calibration: {source: a}}}]",
+            "scope of sparsegpt is block or row",
+        ),
         ("stages: [{finetune: {data: a, losses: {squarehead: 1}}}]", "add `teacher: base`"),
         ("stages: [{quantize: {}}, {prune: {method: magnitude, sparsity: 0.5}}]", "quantize must be the last stage"),
         ("stages: [{quantize: {}, finetune: {data: a}}]", "exactly one of"),

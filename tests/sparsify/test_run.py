@@ -120,7 +120,7 @@ def test_pruned_variant_is_what_its_record_says(shop: Workshop, corpus: Path, mo
         "bfloat16",
     )
     assert [entry.model_dump() for entry in info.calibration] == [
-        {"source": "text", "sha256": sha256_file(corpus), "samples": 16, "seq": 24, "seed": 0}
+        {"source": "text", "sha256": sha256_file(corpus), "samples": 16, "seq": 24, "seed": 0, "holdout": 0.0}
     ]
     assert read_variant(out) == info
     text = (out / "variant.json").read_text() + (out / "config.json").read_text()
