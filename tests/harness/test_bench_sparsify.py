@@ -125,11 +125,12 @@ def test_every_arm_has_its_own_name_and_a_recipe_of_ours_is_one() -> None:
     assert len({arm.name for arm in arms}) == len(arms)
     assert {arm.pattern for arm in arms if arm.peer} == {"50", "60", "70", "80", "2:4", "4:8"}
     calibration = {"source": "calibration", "samples": 4, "seq": 8, "seed": 1}
-    plain = [arm for arm in arms if not arm.peer and not arm.quantize and "+" not in arm.method]
-    assert len(plain) == 18
+    plain = [arm for arm in arms if not arm.peer and not arm.quantize]
+    assert len(plain) == 38
     for arm in plain:
         stage = parse_recipe(recipe_of(arm, calibration), name="arm", where="test").stages[0].prune
-        assert stage is not None and stage.method == arm.method and stage.sparsity == pytest.approx(arm.sparsity)
+        assert stage is not None and stage.sparsity == pytest.approx(arm.sparsity)
+        assert (stage.method, stage.refine) == (arm.method.partition("+")[0], arm.method.endswith("+refine"))
         assert stage.nm == arm.nm and (stage.calibration is not None) == (arm.method != "magnitude")
     assert all(arm in arms for arm in HEADLINE.values())
 
@@ -140,7 +141,7 @@ def test_refine_slope_and_quantizers_reach_the_recipe() -> None:
     assert prune == {
         "method": "admm",
         "sparsity": 0.7,
-        "calibration": calibration,
+        "calibration": {"source": "calibration", "holdout": 0.25},
         "refine": True,
         "allocation": {"kind": "slope"},
     }

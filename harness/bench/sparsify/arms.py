@@ -15,6 +15,7 @@ CLAIMED_PATTERNS = ("70", "2:4")
 METHODS = ("magnitude", "wanda", "sparsegpt", "sparsegpt+refine", "admm+refine")
 SLOPED = ("sparsegpt+refine", "admm+refine")
 GROUP_SIZE = 64
+HOLDOUT = 0.25
 PEER = "llm-compressor"
 
 
@@ -124,6 +125,8 @@ def recipe_of(arm: Arm, calibration: dict[str, Any]) -> dict[str, Any]:
         prune["refine"] = True
     if arm.allocation != "uniform":
         prune["allocation"] = {"kind": arm.allocation}
+        # Part of the same windows: no arm sees more calibration text than another.
+        prune["calibration"] = {**calibration, "holdout": HOLDOUT}
     stages: list[dict[str, Any]] = [{"prune": prune}]
     if scheme:
         quantize: dict[str, Any] = {"scheme": scheme, "method": how, **_groups(scheme)}

@@ -102,6 +102,7 @@ class LinearErrors:
                 for name, gram in stream.grams(index).items():
                     self._grams[f"{block}.{name}"] = gram.hessian(name).double()
                 stream.advance(index)
+            stream.close()
         self._energy = {name: _energy(self.dense[name], self._grams[name]) for name in self.linears}
 
     def changed_others(self, model: Any) -> list[str]:
