@@ -214,7 +214,8 @@ def line(arm: str, seed: int, ppl: float, *, revived: int | None = 0, broken: in
         "perplexity": {"t": ppl},
         "zeros": zeros,
         "linear_error": 0.1,
-        "seconds": 2.0,
+        "seconds": 3.0,
+        "cpu_seconds": 2.0,
         "peak_rss": 300_000_000,
         "import_rss": 100_000_000,
     }
@@ -283,9 +284,11 @@ def results(arms: list[dict[str, Any]]) -> dict[str, Any]:
 def test_results_are_written_with_failures_and_bad_news(tmp_path: Path) -> None:
     failed = {"kind": "arm", "model": "m", "arm": "wanda@50", "seed": 0, "peer": False, "error": "E: a | b"}
     arms = [line("sparsegpt@50", 0, 14.0), line("sparsegpt@50", 1, 15.0), line("lc:sparsegpt@50", 0, 13.0), failed]
+    arms[0]["events"], arms[1]["events"] = {"refine_reverted": 2}, {"refine_reverted": 3}
     write_results(results(arms), tmp_path)
     shown = (tmp_path / "results.md").read_text()
-    assert "| sparsegpt@50 | 2 | 14.500 (14.000 to 15.000) | 0.1000 | 0.500000 | 0 | 0 | 0.50 | 200 |" in shown
+    counted = "| 0.1000 | 0.500000 | 0 | 0 | 0.50 | 200 | refine_reverted 5 |"
+    assert f"| sparsegpt@50 | 2 | 14.500 (14.000 to 15.000) {counted}" in shown
     assert "| wanda@50 | 1 | failed |" in shown and "E: a \\| b" in shown
     assert "Same algorithm no slower than llm-compressor's SparseGPT (50 %) | yes | 0.62 times" in shown
     plain = json.loads((tmp_path / "results.json").read_text())

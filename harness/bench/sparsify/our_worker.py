@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def run(request: dict[str, Any], import_rss: int) -> dict[str, Any]:
         "seconds": time.perf_counter() - began,
         "cpu_seconds": time.process_time() - cpu,
         "stage_seconds": [stage["seconds"] for stage in info.stages],
-        "events": [event.model_dump() for event in info.events],
+        "events": dict(Counter(event.kind for event in info.events)),
         "recipe_sha256": info.recipe.hash if info.recipe else None,
         "peak_rss": peak_rss(),
         "import_rss": import_rss,

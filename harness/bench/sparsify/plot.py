@@ -10,10 +10,10 @@ from typing import Any
 
 from harness.bench.sparsify.arms import METHODS, PEER, SLOPED, SPARSITIES, Arm
 
-_WIDTH, _HEIGHT = 760, 440
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 230, 40, 50
+_WIDTH, _HEIGHT = 830, 440
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 320, 40, 50
 # Okabe-Ito: told apart by people with any colour vision.
-_COLOURS = ("#999999", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#CC79A7", "#F0B000", "#000000")
+_COLOURS = ("#999999", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#000000", "#8B5A2B")
 _LARGEST = 20.0
 
 
@@ -60,7 +60,9 @@ def perplexity_plot(found: Mapping[str, Sequence[tuple[int, float]]], dense: flo
     for sparsity in xs:
         parts.append(_text(x(sparsity), _HEIGHT - _BOTTOM + 18, str(sparsity), anchor="middle"))
     parts.append(_line(_LEFT, y(dense), _WIDTH - _RIGHT, y(dense), "#000000", dash="2 3"))
-    parts.append(_text(_LEFT + 4, y(dense) + 13, f"dense {dense:.2f}", size=11))
+    parts.append(_text(_WIDTH - _RIGHT - 4, y(dense) - 5, f"dense {dense:.2f}", anchor="end", size=11))
+    if highest > math.exp(high):
+        parts.append(_text(_LEFT + 4, _TOP - 4, f"cut at {math.exp(high):.0f}", size=11))
     # The legend lists the methods in the order of their last points, so that it reads like the picture.
     order = sorted(found, key=lambda label: -found[label][-1][1])
     for index, label in enumerate(found):
@@ -76,7 +78,9 @@ def perplexity_plot(found: Mapping[str, Sequence[tuple[int, float]]], dense: flo
         ]
         row = _TOP + 10 + 22 * order.index(label)
         parts.append(_line(_WIDTH - _RIGHT + 14, row, _WIDTH - _RIGHT + 40, row, colour, width=2, dash=dash))
-        parts.append(_text(_WIDTH - _RIGHT + 46, row + 4, f"{label} ({found[label][-1][1]:.1f})"))
+        parts.append(
+            _text(_WIDTH - _RIGHT + 46, row + 4, f"{label} ({found[label][-1][1]:.1f} at {found[label][-1][0]} %)")
+        )
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 

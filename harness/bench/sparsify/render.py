@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -84,13 +85,20 @@ def _arms(model: Mapping[str, Any], texts: Sequence[str]) -> str:
                 f"{statistics.fmean(zero['share'] for zero in zeros):.6f}",
                 _lost(zeros, "revived"),
                 _lost(zeros, "broken"),
-                f"{statistics.median(line['seconds'] for line in good) / params:.2f}",
+                f"{statistics.median(line['cpu_seconds'] for line in good) / params:.2f}",
                 f"{max(line['peak_rss'] - line['import_rss'] for line in good) / _MEGA:.0f}",
-                "; ".join(sorted({event["kind"] for line in good for event in line.get("events", ())})),
+                _events(good),
             )
         )
     head = ("arm", "seeds", *(f"perplexity {text}" for text in texts), "linear error", "zeros", "revived", "broken")
     return "### Arms\n\n" + table((*head, "s/M", "MB", "notes"), rows)
+
+
+def _events(lines: Sequence[Mapping[str, Any]]) -> str:
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line.get("events", {}))
+    return ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
 
 
 def _lost(zeros: Sequence[Mapping[str, Any]], what: str) -> str:
@@ -120,8 +128,8 @@ def _reading() -> str:
         "inputs from windows that no method was calibrated on.\n"
         "- zeros: share of exact zeros in the weights that are computed with; revived: pruned weights that are not "
         "zero; broken: groups that break N:M (the most over the seeds).\n"
-        "- s/M: wall seconds per million weights of the linears. The clock of ours runs over the whole of "
-        "`make_variant` (loading, tokenising, calibrating, solving, verifying, writing); llm-compressor's over "
+        "- s/M: processor seconds (one thread) per million weights of the linears. The clock of ours runs over the "
+        "whole of `make_variant` (loading, tokenising, calibrating, solving, verifying, writing); llm-compressor's over "
         "`oneshot` alone, with the model loaded and the data set built before it and saving after it. Imports are "
         "outside for both. Both get the same windows in batches of the same size.\n"
         "- MB: peak resident memory above what the process held after its imports; a process makes one arm after "
