@@ -46,11 +46,11 @@ class Allocation(_Strict):
 
     kind: Literal["uniform", "owl", "slope", "file"] = "uniform"
     beta: float | None = Field(
-        None, ge=-1, le=1, description="slope: sparsity of the last block minus that of the first; chosen if not given"
+        None, ge=-1, le=1, description="slope: rise of sparsity from the middle to the last block; chosen if not given"
     )
-    limit: float = Field(0.08, gt=0, lt=0.5, description="owl: how far a block may be from the mean sparsity")
-    outlier: float = Field(5.0, gt=1, description="owl: a weight is an outlier at this many times the mean score")
-    file: str | None = Field(None, description="file: JSON or YAML of {linear, ending or glob: share of zeros}")
+    spread: float = Field(0.08, ge=0, lt=0.5, description="owl: half the span of the blocks' sparsities")
+    multiple: float = Field(5.0, gt=1, description="owl: a weight is an outlier at this many times the mean score")
+    file: str | None = Field(None, description="file: JSON or YAML of {linear or glob: share of zeros}")
     shares: dict[str, float] = Field(default_factory=dict, description="file: what it said; read when the recipe is")
 
     @model_validator(mode="before")

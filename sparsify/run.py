@@ -124,7 +124,7 @@ def local_corpus(source: str) -> Path:
     """
     path = Path(source)
     if not path.is_file():
-        raise RecipeError(f"corpus {source!r} is not a file; give a JSONL path here (suite: names need the harness)")
+        raise RecipeError(f"corpus {source!r} is not a file; give a path here (suite: and hub: names need the harness)")
     return path
 
 

@@ -1,7 +1,7 @@
 """A model without its weights, and the loading of parts of it when they are needed.
 
-Parameters are on the meta device. Buffers are real: those that are not stored (the frequencies of rotary embeddings, for
-example) follow from the configuration and exist nowhere else.
+Parameters are on the meta device. Buffers are real: those that are not stored (the frequencies of rotary embeddings,
+for example) follow from the configuration and exist nowhere else.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,6 +40,8 @@ class BlockStream:
     Padding lies on the right and attention is causal, so no real token sees padding and no attention mask is needed.
 
     Attributes:
+        model: The model.
+        batches: The text.
         hidden: Per batch the inputs of the next block, float32 [batch, seq, width].
     """
 
@@ -66,15 +68,15 @@ class BlockStream:
         Raises:
             SparsifyError: The model does more between its blocks than to pass on their outputs.
         """
-        self._model, self._device = model, torch.device(device)
+        self.model, self._device = model, torch.device(device)
         self._weights: Weights = weights or ResidentWeights()
         self._blocks = [model.get_submodule(name) for name in structure.blocks]
         self._names = structure.blocks
-        self._batches = batches
+        self.batches = batches
         self._real = [batch.real.to(self._device) for batch in batches]
         self._tuples = False
         self._loaded: int | None = None
-        width = int(self._model.get_submodule(structure.embedding).weight.shape[1])  # type: ignore[union-attr,index]
+        width = int(self.model.get_submodule(structure.embedding).weight.shape[1])  # type: ignore[union-attr,index]
         size = 4 * width * sum(batch.ids.numel() for batch in batches)
         self.hidden = Activations(spill if size > MEMORY_BYTES else None)
         self._calls = CallBook()
@@ -100,6 +102,14 @@ class BlockStream:
             self._weights.free(self._names[self._loaded])
             self._loaded = None
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Go back to the inputs of block 0."""
+        self.release()
+        with self._lazily_loaded():
+            for index, batch in enumerate(self.batches):
+                self.hidden[index] = self._capture(batch.ids)[0]
+
     def close(self) -> None:
         """Give back the memory and the disk that the stream holds."""
         self.release()
@@ -123,17 +133,20 @@ class BlockStream:
         return groups + [tuple(names) for names in experts.values()]
 
     @torch.no_grad()
-    def grams(self, index: int, only: Collection[str] | None = None) -> dict[str, Gram]:
+    def grams(
+        self, index: int, only: Collection[str] | None = None, *, batches: range | None = None
+    ) -> dict[str, Gram]:
         """Gram matrices of the inputs of block `index`'s linears, by name within the block; shared inputs share one.
 
         Args:
             index: The block; it stays loaded.
             only: Names of the linears that are wanted; None = all.
+            batches: The batches that count; None = all.
 
         Raises:
             SparsifyError: A linear sees something other than one row per token.
         """
-        found = self._pass(index, range(len(self._batches)), only)
+        found = self._pass(index, range(len(self.batches)) if batches is None else batches, only)
         return {name: gram for names, gram in found.items() for name in names}
 
     @torch.no_grad()
@@ -145,15 +158,16 @@ class BlockStream:
         self.release()
 
     @torch.no_grad()
-    def logits(self) -> Iterator[tuple[TokenBatch, Tensor]]:
-        """Per batch what the model says after its last block, float32 [batch, seq, vocabulary].
+    def logits(self, batches: range | None = None) -> Iterator[tuple[TokenBatch, Tensor]]:
+        """Per batch (of `batches`, or all) what the model says after its last block, float32 [batch, seq, vocabulary].
 
         Norm and head are applied as the model applies them. All blocks must have been run.
         """
         with self._lazily_loaded():
-            for batch, hidden in zip(self._batches, self.hidden, strict=True):
+            for index in batches if batches is not None else range(len(self.batches)):
+                batch, hidden = self.batches[index], self.hidden[index]
                 with self._replaced(lambda _index, _args, _kwargs, hidden=hidden: hidden):  # type: ignore[misc]
-                    output = self._model(input_ids=batch.ids, use_cache=False)
+                    output = self.model(input_ids=batch.ids, use_cache=False)
                 yield batch, output.logits.float()
 
     def _run(self, index: int, batch: int) -> Tensor:
@@ -167,10 +181,8 @@ class BlockStream:
         with watch.on(block):
             for batch in batches:
                 watch.begin(self._real[batch])
-                try:
+                with suppress(Stop):
                     self._run(index, batch)
-                except Stop:
-                    pass
         return watch.grams()
 
     @torch.no_grad()
@@ -187,11 +199,8 @@ class BlockStream:
                 raise Stop
             return hidden
 
-        with self._replaced(skip):
-            try:
-                getattr(self._model, "base_model", self._model)(input_ids=ids, use_cache=False)
-            except Stop:
-                pass
+        with self._replaced(skip), suppress(Stop):
+            getattr(self.model, "base_model", self.model)(input_ids=ids, use_cache=False)
         return first[0], calls
 
     @torch.no_grad()
@@ -201,7 +210,7 @@ class BlockStream:
         It assumes that a block's output is the next one's input, that a block called twice with the same arguments
         answers the same, and that the arguments do not depend on what the blocks before computed.
         """
-        longest = max(self._batches, key=lambda batch: int(batch.real.sum(1).max()))
+        longest = max(self.batches, key=lambda batch: int(batch.real.sum(1).max()))
         row = int(longest.real.sum(1).argmax())
         ids = longest.ids[row : row + 1, : min(_PROBE_TOKENS, int(longest.real[row].sum()))]
         calls: list[Call] = []
@@ -231,9 +240,8 @@ class BlockStream:
         hooks = [block.register_forward_pre_hook(before, with_kwargs=True) for block in self._blocks]
         hooks += [block.register_forward_hook(after) for block in self._blocks]
         try:
-            getattr(self._model, "base_model", self._model)(input_ids=ids, use_cache=False)
-        except Stop:
-            pass
+            with suppress(Stop):
+                getattr(self.model, "base_model", self.model)(input_ids=ids, use_cache=False)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -242,7 +250,7 @@ class BlockStream:
         if not alike or not worst <= _REPLAY_TOLERANCE:
             how = f"outputs differ by {worst:.2g}" if alike else "their arguments depend on the blocks before"
             raise SparsifyError(
-                f"the blocks of {type(self._model).__name__} cannot be run one by one ({how}); "
+                f"the blocks of {type(self.model).__name__} cannot be run one by one ({how}); "
                 "this architecture is not supported"
             )
 
@@ -271,7 +279,7 @@ class BlockStream:
         inside = {module for block in self._blocks for module in block.modules()}
         hooks: list[Any] = []
         filled: list[str] = []
-        for name, module in self._model.named_modules():
+        for name, module in self.model.named_modules():
             if module not in inside and any(True for _ in module.parameters(recurse=False)):
 
                 def fill(_module: nn.Module, _args: Any, name: str = name) -> None:

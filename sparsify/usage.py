@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,10 +73,8 @@ class Meter:
         return int(torch.cuda.max_memory_allocated(self._device))
 
     def _reset(self) -> None:
-        try:
-            _CLEAR.write_text("5")
-        except OSError:
-            pass
+        with suppress(OSError):
+            _CLEAR.write_text("5", encoding="ascii")
         if self._cuda:
             import torch
 

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from sparsify.blocks import Structure, chosen_linears, find_structure, linear_weight, load_skeleton, load_tokenizer
-from sparsify.calibration import CalibrationRecord, draw_sequences, make_batches
+from sparsify.calibration import CalibrationRecord, TokenBatch, draw_sequences, make_batches
 from sparsify.checkpoint import Checkpoint, open_checkpoint, write_checkpoint
 from sparsify.errors import CheckpointError, NumericsError, SparsifyError
 from sparsify.files import sha256_json
 from sparsify.gram import Gram, full_precision
 from sparsify.masks import broken_groups, count_violations, load_masks, save_masks
-from sparsify.prune.budgets import Budgets, plan_budgets
+from sparsify.prune.allocate import Layer
+from sparsify.prune.budgets import Budgets, Planner
 from sparsify.prune.journal import BlockJournal
 from sparsify.prune.problem import Solution
 from sparsify.prune.solve import Inputs, cast, solve, stats_of
@@ -107,17 +108,22 @@ class _Run:
                 settings.source, corpus.sha256, len(self.sequences), settings.seq, settings.seed, settings.holdout
             )
             self.calibration.append(record.as_dict())
-        sizes = {name: self.source.tensors[f"{name}.weight"].numel for name in self.chosen}
-        self.budgets = plan_budgets(self.stage, sizes, self.structure, self.open_stream, self.sequences, self.given)
+        layers = [
+            Layer(name, self.source.tensors[f"{name}.weight"].numel, index)
+            for index, names in enumerate(self.structure.linears)
+            for name in names
+            if name in self.chosen
+        ]
+        self.budgets = Planner(self.stage, self.given, self.structure, layers, self.open_stream).plan(self.sequences)
         if settings is not None:
-            self.stream = self.open_stream(self.sequences)
+            self.stream = self.open_stream(make_batches(self.sequences))
 
-    def open_stream(self, sequences: list[tuple[int, ...]]) -> BlockStream:
-        """A stream of some of the text through the dense model."""
+    def open_stream(self, batches: list[TokenBatch]) -> BlockStream:
+        """A stream of text through the dense model."""
         return BlockStream(
             self.model,
             self.structure,
-            make_batches(sequences),
+            batches,
             device=self.given.device,
             weights=self.weights,
             spill=self.given.work / "activations.bin",

@@ -24,6 +24,8 @@ NAMES = {
     "sparse70-recovered-int8",
     "sparse-finetuned",
     "sparse-finetuned-int8",
+    "sparse70-admm",
+    "2of4-admm",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
@@ -75,8 +77,8 @@ def test_resolved_has_every_default(tmp_path: Path) -> None:
                 "allocation": {
                     "kind": "uniform",
                     "beta": None,
-                    "limit": 0.08,
-                    "outlier": 5.0,
+                    "spread": 0.08,
+                    "multiple": 5.0,
                     "file": None,
                     "shares": {},
                 },
@@ -146,6 +148,27 @@ def test_pattern_sets_sparsity(tmp_path: Path) -> None:
             "scope of sparsegpt is block or row",
         ),
         ("stages: [{finetune: {data: a, losses: {squarehead: 1}}}]", "add `teacher: base`"),
+        (
+            "stages: [{prune: {method: admm, sparsity: 0.5, allocation: {kind: slope}, calibration: {source: a}}}]",
+            "a slope is chosen on held-out text; add `holdout: 0.25` to calibration, or give beta",
+        ),
+        (
+            'stages: [{prune: {method: admm, pattern: "2:4", allocation: {kind: owl}, calibration: {source: a}}}]',
+            "pattern 2:4 fixes the budget of every linear",
+        ),
+        (
+            "stages: [{prune: {method: magnitude, sparsity: 0.5, allocation: {kind: owl, beta: 0.1}}}]",
+            "beta is for kind slope, not owl",
+        ),
+        (
+            "stages: [{prune: {method: magnitude, sparsity: 0.5, allocation: {kind: slope, gamma: 0.1}}}]",
+            "unknown key 'gamma' in stages[0].prune.allocation; allowed: beta, file",
+        ),
+        (
+            "stages: [{prune: {method: magnitude, sparsity: 0.5, allocation: {kind: file, file: nowhere.yaml}}}]",
+            "allocation file 'nowhere.yaml' cannot be read",
+        ),
+        ("stages: [{prune: {method: magnitude, sparsity: 0.5, refine: true}}]", "magnitude needs calibration"),
         ("stages: [{quantize: {}}, {prune: {method: magnitude, sparsity: 0.5}}]", "quantize must be the last stage"),
         ("stages: [{quantize: {}, finetune: {data: a}}]", "exactly one of"),
         ("stages: {prune: {}}", "stages must be a list"),
@@ -167,7 +190,7 @@ def test_wrong_recipes_get_one_clear_line(tmp_path: Path, text: str, said: str) 
 
 
 def test_unknown_name_lists_the_builtins() -> None:
-    with pytest.raises(RecipeError, match="no recipe 'sparse99'.*2of4, 2of4-int8, dense"):
+    with pytest.raises(RecipeError, match="no recipe 'sparse99'.*2of4, 2of4-admm, 2of4-int8, dense"):
         load_recipe("sparse99")
 
 
