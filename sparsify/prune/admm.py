@@ -39,7 +39,7 @@ class Ladder:
         patience: The search ends once the mask stayed the same for so many steps.
     """
 
-    low: float = 0.02
+    low: float = 0.05
     high: float = 2.0
     levels: int = 10
     steps: int = 6

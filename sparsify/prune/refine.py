@@ -27,8 +27,8 @@ class Stopping:
         tolerance: A row is done when a step lowered its error by less than this share.
     """
 
-    iterations: int = 24
-    tolerance: float = 2e-3
+    iterations: int = 32
+    tolerance: float = 1e-3
 
 
 def refine(
