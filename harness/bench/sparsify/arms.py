@@ -7,6 +7,7 @@ that the claims rest on (`Arm.claimed`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 PATTERNS = ("50", "60", "70", "80", "2:4", "4:8")
@@ -92,7 +93,7 @@ def all_arms() -> tuple[Arm, ...]:
 
 
 def chosen_arms(names: str | None) -> tuple[Arm, ...]:
-    """The arms that `--arms` names: whole names or the beginnings of names, separated by commas.
+    """The arms that `--arms` names: names or globs such as `lc:*`, separated by commas.
 
     Raises:
         ConfigError: A name fits none.
@@ -104,10 +105,10 @@ def chosen_arms(names: str | None) -> tuple[Arm, ...]:
         return arms
     wanted = [name.strip() for name in names.split(",") if name.strip()]
     for name in wanted:
-        if not any(arm.name.startswith(name) for arm in arms):
+        if not any(fnmatchcase(arm.name, name) for arm in arms):
             known = ", ".join(sorted({arm.name.partition("@")[0] for arm in arms}))
-            raise ConfigError(f"--arms: no arm begins with {name!r}; they are METHOD@PATTERN with METHOD of {known}")
-    return tuple(arm for arm in arms if any(arm.name.startswith(name) for name in wanted))
+            raise ConfigError(f"--arms: no arm is called {name!r}; they are METHOD@PATTERN with METHOD of {known}")
+    return tuple(arm for arm in arms if any(fnmatchcase(arm.name, name) for name in wanted))
 
 
 def recipe_of(arm: Arm, calibration: dict[str, Any]) -> dict[str, Any]:
