@@ -187,7 +187,7 @@ def sparsify(
     model: Annotated[
         list[str] | None, typer.Option("--model", "-m", help="text (trained here), pocket or a directory; repeatable.")
     ] = None,
-    arms: Annotated[str | None, typer.Option(help="Names or globs, such as "lc:*,admm+refine@70".")] = None,
+    arms: Annotated[str | None, typer.Option(help="Names or globs, such as lc:*,admm+refine@70.")] = None,
     seeds: Annotated[str, typer.Option(help="Of the calibration text; those after the first run claimed arms.")] = "0",
     peers: Annotated[Path | None, typer.Option(help="Environment for llm-compressor; made if absent.")] = None,
     data: Annotated[
