@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparsify.checkpoint import MASKS, Checkpoint
 from sparsify.errors import CheckpointError
+from sparsify.quantize.stored import read_weight
 from sparsify.shards import ShardWriter, read_header_and_metadata, read_tensor
 
 _SHIFTS = torch.arange(8, dtype=torch.uint8)
@@ -109,17 +110,17 @@ def load_masks(directory: Path) -> Mapping[str, Tensor]:
 
 
 def count_violations(masks: Mapping[str, Tensor], checkpoint: Checkpoint) -> int:
-    """How many pruned places of `masks` do not hold an exact zero in `checkpoint` (float or INT8 weights).
+    """How many pruned places of `masks` do not hold an exact zero in `checkpoint` (float, INT8 or packed INT4).
 
     Raises:
         CheckpointError: A masked weight is not stored or has another shape.
     """
     violations = 0
     for name, mask in masks.items():
-        ref = checkpoint.tensors.get(name)
-        if ref is None or ref.shape != tuple(mask.shape):
+        weight = read_weight(checkpoint, name)
+        if weight is None or weight.shape != mask.shape:
             raise CheckpointError(f"{checkpoint.path / MASKS} does not fit the weights: {name}; make the variant again")
-        violations += int((checkpoint.read(name)[~mask] != 0).sum())
+        violations += int((weight[~mask] != 0).sum())
     return violations
 
 

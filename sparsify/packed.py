@@ -40,6 +40,8 @@ def pack_checkpoint(source: Path, out_dir: Path) -> None:
     checkpoint, masks = open_checkpoint(source), load_masks(source)
     if not masks:
         raise CheckpointError(f"{source} has no {MASKS}; only a variant that sparsify pruned can be packed")
+    if any(name not in checkpoint.tensors for name in masks):
+        raise CheckpointError(f"{source} stores its weights packed to 4 bits already; keep it as it is")
     if count_violations(masks, checkpoint):
         raise CheckpointError(f"{source}: pruned places are not zero; make the variant again")
     columns = {name: checkpoint.tensors[name].shape[1] for name in sorted(masks)}

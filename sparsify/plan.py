@@ -24,6 +24,8 @@ RATES = {"cpu": 4e10, "cuda": 3e13}
 _SORTS = {"cpu": 2e7, "cuda": 2e9}
 _ADMM_LEVELS, _ADMM_STEPS, _REFINE_STEPS = 10, 60, 24
 _FLOAT = 4
+# What libraries that are loaded during the work, and the allocator, take on the host.
+_LIBRARIES = 60_000_000
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def plan_prune(
     solved = (size + 1) * max(block.pruned for block in blocks)
     kept = hidden if hidden <= MEMORY_BYTES else 2 * _FLOAT * batch * width
     on_host = machine.kind == "cpu"
-    host = kept + max(outside, solved + (working if on_host else (_FLOAT + size) * largest))
+    host = _LIBRARIES + kept + max(outside, solved + (working if on_host else (_FLOAT + size) * largest))
     disk = 2 * stored + parameters / 8 + (hidden if hidden > MEMORY_BYTES else 0)
     passes = 1 + _choosing(stage)
     operations = sum(block.operations(stage, tokens, settings.seq if settings else 0) for block in blocks)
@@ -206,7 +208,7 @@ class _Block:
             return 5 * matrix + 6 * weight
         if stage.method == "admm":
             return 5 * matrix + 9 * weight
-        return (2 * matrix if stage.calibration is not None else 0) + 7 * weight
+        return (matrix if stage.calibration is not None else 0) + 5 * weight
 
 
 def _choosing(stage: PruneStage) -> float:

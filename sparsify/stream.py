@@ -98,8 +98,8 @@ class BlockStream:
     def release(self) -> None:
         """Give back the memory of the block that is loaded; what was written to its weights is lost if streamed."""
         if self._loaded is not None:
-            self._blocks[self._loaded].to("cpu")
             self._weights.free(self._names[self._loaded])
+            self._blocks[self._loaded]._apply(lambda tensor: tensor if tensor.is_meta else tensor.cpu())
             self._loaded = None
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ def read_linears(variant: Path) -> list[Linear]:
     if not path.is_file():
         return []
     stages = json.loads(path.read_text(encoding="utf-8")).get("stages") or []
-    found = next((stage["linears"] for stage in reversed(stages) if stage.get("kind") == "prune"), {})
+    found: dict[str, Any] = next((stage["linears"] for stage in reversed(stages) if stage.get("kind") == "prune"), {})
     return [_linear(name, row) for name, row in found.items() if "sparsity" in row]
 
 
@@ -86,7 +86,7 @@ def linears_markdown(variants: Mapping[str, Sequence[Linear]]) -> str:
             for linear in linears
         ]
         head = ["block", "linear", "zeros (%)", "relative output error", "damping", "seconds", "memory (MB)"]
-        lines += [*table(head, rows), ""]
+        lines += [*table(head, rows, left=2), ""]
     return "\n".join(lines)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ class BlockJournal:
         moved: What about the environment changed since they were begun, or None.
     """
 
-    def __init__(self, work: Path, fingerprint: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    def __init__(
+        self, work: Path, fingerprint: Mapping[str, Any] | None = None, environment: Mapping[str, Any] | None = None
+    ) -> None:
         """Open the journal in `work`, which is made if need be.
 
         Args:
@@ -41,7 +43,8 @@ class BlockJournal:
         self._work = work
         work.mkdir(parents=True, exist_ok=True)
         self._state, path = work / "state.json", work / "plan.json"
-        plan = {"work": dict(fingerprint), "environment": dict(environment)}
+        environment = environment or {}
+        plan = {"work": dict(fingerprint or {}), "environment": dict(environment)}
         if not path.exists():
             write_json(path, plan)
         begun = self._json(path)
@@ -67,16 +70,17 @@ class BlockJournal:
         with ShardWriter(path) as shard:
             for name, tensor in weights.items():
                 shard.add(_WEIGHT + name, tensor)
-                shard.add(_MASK + name, pack(masks[name]))
+                if name in masks:
+                    shard.add(_MASK + name, pack(masks[name]))
         self._hashes.append(sha256_file(path))
         self.entries.append(entry)
         state = zip(self._hashes, self.entries, strict=True)
         write_json(self._state, [{"sha256": known, "entry": said} for known, said in state])
 
-    def block(self, index: int) -> dict[str, Tensor]:
-        """The weights of finished block `index`, by name."""
-        refs = read_header(self._path(index)).items()
-        return {key.removeprefix(_WEIGHT): read_tensor(ref, key) for key, ref in refs if key.startswith(_WEIGHT)}
+    def block(self, index: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights and masks of finished block `index`, by name; a weight that was recorded without a mask has none."""
+        weights, masks = _Stored(self._find(_WEIGHT, [index]), packed=False), self._find(_MASK, [index])
+        return dict(weights), dict(_Stored(masks, packed=True))
 
     def weights(self) -> Mapping[str, Tensor]:
         """The weights of all finished blocks by name, each read when it is asked for."""
@@ -86,8 +90,8 @@ class BlockJournal:
         """The masks of all finished blocks by weight name, bool, each read when it is asked for."""
         return _Stored(self._find(_MASK), packed=True)
 
-    def _find(self, prefix: str) -> dict[str, Path]:
-        paths = [self._path(index) for index in range(len(self.entries))]
+    def _find(self, prefix: str, blocks: Sequence[int] | None = None) -> dict[str, Path]:
+        paths = [self._path(index) for index in (range(len(self.entries)) if blocks is None else blocks)]
         return {key.removeprefix(prefix): path for path in paths for key in read_header(path) if key.startswith(prefix)}
 
     def _path(self, index: int) -> Path:

@@ -8,6 +8,7 @@ lengths, but all rows share one matrix product a step.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +29,7 @@ class Stopping:
     """
 
     iterations: int = 32
-    tolerance: float = 1e-3
+    tolerance: float = 5e-3
 
 
 def refine(
@@ -55,7 +56,7 @@ def refine(
 
     Returns:
         The same mask; stats `refine_iterations`, `refine_converged` (share of rows that met the tolerance),
-        `error_before` and `error_after` (relative squared output error, without damping).
+        `error_before` and `error_after` (squared output error in the scale of `hessian`, without damping).
 
     Raises:
         NumericsError: A value is not finite.
@@ -68,69 +69,97 @@ def refine(
     if not bool(torch.isfinite(begin).all()):
         raise NumericsError("the solution to refine holds non-finite values; the solver before it failed")
     problem = normalise(hessian, percdamp)
-    target = weight.to(torch.float32) * problem.scale
     first = (begin.to(torch.float32) * problem.scale).masked_fill_(~mask, 0.0)
-    search = _Search(problem, target, first, mask, stopping)
-    search.run()
-    solved, before, after, reverted = search.result()
-    out = (solved / problem.scale).masked_fill_(~mask, 0.0)
-    # Rows that kept their start keep it to the last bit.
-    out = torch.where(reverted[:, None], begin.to(torch.float32).masked_fill(~mask, 0.0), out)
-    energy = float(problem.errors(target, target @ problem.hessian)[1].sum())
+    search = _Search(problem, weight.to(torch.float32) * problem.scale, first, mask)
+    search.run(stopping)
+    out = (search.solved / problem.scale).masked_fill_(~mask, 0.0)
+    # Rows that keep their start keep it to the last bit.
+    reverted = search.after[0] >= search.before[0]
+    reverted |= search.after[1] > search.before[1]
+    out[reverted] = begin[reverted].to(torch.float32).masked_fill(~mask[reverted], 0.0)
+    after = torch.where(reverted, search.before[1], search.after[1])
     stats = {
         "refine_iterations": float(search.steps),
-        "refine_converged": float(search.done.float().mean()),
-        "error_before": float(before.sum()) / energy if energy > 0 else 0.0,
-        "error_after": float(after.sum()) / energy if energy > 0 else 0.0,
+        "refine_converged": search.converged / len(out),
+        "error_before": float(search.before[1].sum()),
+        "error_after": float(after.sum()),
     }
-    lost = int(reverted.sum())
-    notes = (Note("refine_reverted", f"{lost} of {len(out)} rows keep their start, refining made no gain"),)
+    lost = int((reverted & (search.before[0] > 0)).sum())
+    notes = (Note("refine_reverted", f"{lost} of {len(out)} rows keep their start; refining them made no gain"),)
     return Solution(out, mask.clone(), stats, notes if lost else ())
 
 
 class _Search:
-    """Conjugate gradients on all rows, in normalised coordinates, where the preconditioner is the identity."""
+    """Conjugate gradients on all rows, in normalised coordinates, where the preconditioner is the identity.
 
-    def __init__(self, problem: Normalised, target: Tensor, first: Tensor, mask: Tensor, stopping: Stopping) -> None:
-        self.problem, self.target, self.first, self.stopping = problem, target, first, stopping
-        self.gone = ~mask
-        self.now = first.clone()
+    Attributes:
+        solved: Float32 [out, in].
+        before, after: The objective of each row, damped and plain, float32 [out] each.
+        steps: Matrix products that were made in steps.
+        converged: Rows that met the tolerance.
+    """
+
+    def __init__(self, problem: Normalised, target: Tensor, first: Tensor, mask: Tensor) -> None:
+        self.problem, self.target, self.solved, self.mask = problem, target, first, mask
         change = target - first
-        product = change @ problem.hessian
-        self.before = problem.errors(change, product)
-        self.residual = product.masked_fill_(self.gone, 0.0)
-        self.steps = 0
-        self.done = torch.zeros(len(target), dtype=torch.bool, device=target.device)
+        self.product = change @ problem.hessian
+        self.before = problem.errors(change, self.product)
+        self.after = self.before[0].clone(), self.before[1].clone()
+        self.steps = self.converged = 0
 
-    def run(self) -> None:
-        direction = self.residual.clone()
-        power = self.residual.square().sum(1)
-        # Below this the recursion for the residual is rounding noise, and steps along it can do harm.
-        noise = power * torch.finfo(power.dtype).eps ** 2
-        error = self.before[0].clone()
-        while self.steps < self.stopping.iterations and not bool(self.done.all()):
-            pushed = (direction @ self.problem.hessian).masked_fill_(self.gone, 0.0)
-            curvature = (direction * pushed).sum(1)
-            moving = ~self.done & (curvature > 0) & (power > noise)
-            length = torch.where(moving, power / curvature, 0.0)
-            self.now.addcmul_(length[:, None], direction)
-            self.residual.addcmul_(length[:, None], pushed, value=-1.0)
-            gain = length * power  # exactly what the step takes off the row's objective
-            error -= gain
-            left = self.residual.square().sum(1)
-            self.done |= ~moving | (gain <= self.stopping.tolerance * error.clamp(min=0))
-            direction.mul_(torch.where(moving, left / power, 0.0)[:, None]).add_(self.residual)
-            power = left
+    def run(self, stopping: Stopping) -> None:
+        """Step until all rows are done. Finished rows are taken out whenever they are half of those under way."""
+        rows = torch.arange(len(self.target), device=self.target.device)
+        state = _State(self.solved, self.product, self.mask)
+        state.error = self.before[0]
+        while self.steps < stopping.iterations and len(rows):
+            done = state.step(self.problem.hessian, stopping.tolerance)
             self.steps += 1
+            if int(done.sum()) * 2 >= len(done):
+                self._put(rows[done], state.only(done))
+                self.converged += int(done.sum())
+                rows, state = rows[~done], state.only(~done)
+        self.converged += int(state.done.sum())
+        self._put(rows, state)
 
-    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The solution, the plain error of each row at the start and at the end, and which rows keep their start."""
-        change = self.target - self.now
-        damped, plain = self.problem.errors(change, change @ self.problem.hessian)
-        better = (damped <= self.before[0]) & (plain <= self.before[1])  # false for NaN too
-        return (
-            torch.where(better[:, None], self.now, self.first),
-            self.before[1],
-            torch.where(better, plain, self.before[1]),
-            ~better,
-        )
+    def _put(self, rows: Tensor, state: _State) -> None:
+        self.solved[rows] = state.now
+        damped, plain = self.problem.errors(self.target[rows] - state.now, state.product)
+        self.after[0][rows], self.after[1][rows] = damped, plain
+
+
+class _State:
+    """Rows under way: solution, `product` = (target − now) @ hessian, search direction; `kept` = the mask."""
+
+    def __init__(self, now: Tensor, product: Tensor, kept: Tensor) -> None:
+        self.now, self.product, self.kept = now.clone(), product.clone(), kept
+        self.direction = product.masked_fill(~kept, 0.0)
+        self.power = self.direction.square().sum(1)
+        # Below this the recursion for the residual is rounding noise, and steps along it can do harm.
+        self.noise = self.power * torch.finfo(self.power.dtype).eps ** 2
+        self.done = self.power <= 0
+        self.error = self.power
+
+    def only(self, rows: Tensor) -> _State:
+        """The state of some rows, bool [rows]."""
+        part = copy(self)
+        for name, value in vars(self).items():
+            setattr(part, name, value[rows])
+        return part
+
+    def step(self, hessian: Tensor, tolerance: float) -> Tensor:
+        """One step of every row that is not done; answers which are done now."""
+        pushed = self.direction @ hessian
+        curvature = (self.direction * pushed).sum(1)
+        moving = ~self.done & (curvature > 0) & (self.power > self.noise)
+        length = torch.where(moving, self.power / curvature, 0.0)[:, None]
+        self.now.addcmul_(length, self.direction)
+        self.product.addcmul_(length, pushed, value=-1.0)
+        gain = length[:, 0] * self.power  # exactly what the step takes off the row's objective
+        self.error = self.error - gain
+        residual = self.product.masked_fill(~self.kept, 0.0)
+        left = residual.square().sum(1)
+        self.direction = residual.add_(self.direction.mul_(torch.where(moving, left / self.power, 0.0)[:, None]))
+        self.power = left
+        self.done = self.done | ~moving | (gain <= tolerance * self.error.clamp(min=0))
+        return self.done

@@ -137,7 +137,7 @@ class _Run:
             self._solve_block(index, targets)
         elif self.stream is not None:
             self.stream.load(index)
-            for weight_name, stored in self.journal.block(index).items():
+            for weight_name, stored in self.journal.block(index)[0].items():
                 linear_weight(self.model, weight_name.removesuffix(".weight")).copy_(stored)
         if self.stream is not None:
             self.stream.advance(index)

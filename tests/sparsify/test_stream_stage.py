@@ -224,7 +224,7 @@ def test_zeros_without_masks_are_kept_and_said(shop: Shop) -> None:
     assert not any(bool((mask & ~early[name]).any()) for name, mask in load_masks(kept).items())
 
 
-# --- where activations wait ---------------------------------------------------------------------------------------------
+# --- where activations wait -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["block", "sequential"])
