@@ -43,7 +43,7 @@ class Ladder:
     high: float = 2.0
     levels: int = 10
     steps: int = 6
-    patience: int = 6
+    patience: int = 3
 
     def __post_init__(self) -> None:
         if not (0 < self.low <= self.high and self.levels > 0 and self.steps > 0 and self.patience > 0):

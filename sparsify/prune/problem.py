@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -120,15 +121,28 @@ def lowest(scores: Tensor, count: int | Tensor) -> Tensor:
         wanted = int(limit)
         if wanted <= 0 or wanted >= columns:
             return torch.full_like(scores, wanted > 0, dtype=torch.bool)
-        threshold = torch.kthvalue(scores, wanted, dim=1, keepdim=True).values
+        threshold = _kth(scores, wanted)
     else:
-        ordered = torch.sort(scores, dim=1).values
+        ordered = _sorted(scores)
         threshold = ordered.gather(1, (limit - 1).clamp(0, columns - 1).expand(rows, 1).long())
     marked = scores <= threshold
     if bool((marked.sum(1, keepdim=True) == limit).all()):
         return marked
     below, tied = scores < threshold, scores == threshold
     return below | (tied & (tied.cumsum(1) <= limit - below.sum(1, keepdim=True)))
+
+
+# On a CPU numpy partitions and sorts with vector instructions, several times faster than torch.
+def _kth(scores: Tensor, wanted: int) -> Tensor:
+    if scores.device.type != "cpu":
+        return torch.kthvalue(scores, wanted, dim=1, keepdim=True).values
+    return torch.from_numpy(np.partition(scores.numpy(), wanted - 1, axis=1)[:, wanted - 1 : wanted].copy())
+
+
+def _sorted(scores: Tensor) -> Tensor:
+    if scores.device.type != "cpu":
+        return torch.sort(scores, dim=1).values
+    return torch.from_numpy(np.sort(scores.numpy(), axis=1))
 
 
 _FEW = 16  # columns up to which counting comparisons is cheaper than sorting
