@@ -18,6 +18,7 @@ from harness.bench.sparsify.subjects import Settings, Subject, calibration_windo
 from harness.bench.sparsify.windows import perplexity, write_token_file
 from harness.bench.sparsify.workers import Worker
 from harness.progress import Phase
+from sparsify.corpus import sha256_file
 from sparsify.files import empty_directory, sha256_json
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class Session:
             answer |= self._measure(out, masks=masks, nm=arm.nm)
             if arm.peer and not arm.quantize and "error" not in answer:
                 self._keep_masks(arm, seed)
-        line = {**key, "peer": arm.peer, **answer}
+        line = {**key, "peer": arm.peer, "code_sha256": self._code_sha256, **answer}
         self.journal.add(line)
         self.phase.say(f"{self.subject.name} {arm.name} seed {seed}: {_told(line)}")
         return line
@@ -157,6 +158,14 @@ class Session:
         from sparsify.checkpoint import model_fingerprint
 
         return model_fingerprint(self.subject.directory)
+
+    @cached_property
+    def _code_sha256(self) -> str:
+        """Of the source of `sparsify`: which state of our own code made a variant."""
+        import sparsify
+
+        root = Path(sparsify.__file__).parent
+        return sha256_json({str(path.relative_to(root)): sha256_file(path) for path in sorted(root.rglob("*.py"))})
 
     def _make(self, arm: Arm, seed: int, out: Path, store: Path) -> dict[str, Any]:
         settings = self.settings

@@ -35,7 +35,7 @@ class Settings:
     seq: int = 512
     probe: int = 32
     context: int = 512
-    eval_tokens: int = 65_536
+    eval_tokens: int = 32_768
     repeats: int = 3
 
 
