@@ -199,7 +199,7 @@ def sparsify(
     samples: Annotated[int, typer.Option(min=1, help="Calibration windows.")] = 128,
     seq: Annotated[int, typer.Option(min=2, help="Tokens of a calibration window.")] = 512,
     context: Annotated[int, typer.Option(min=2, help="Tokens of an evaluation window.")] = 512,
-    eval_tokens: Annotated[int, typer.Option(min=2, help="Read of an evaluation text, from its beginning.")] = 65_536,
+    eval_tokens: Annotated[int, typer.Option(min=2, help="Read of an evaluation text, from its beginning.")] = 32_768,
     repeats: Annotated[int, typer.Option(min=1, help="Counted rounds of the timed arms.")] = 3,
     list_arms: Annotated[bool, typer.Option("--list", help="Print the arms and stop.")] = False,
     quiet: Quiet = False,
