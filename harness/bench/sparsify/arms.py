@@ -15,6 +15,7 @@ SPARSITIES = tuple(pattern for pattern in PATTERNS if ":" not in pattern)
 CLAIMED_PATTERNS = ("70", "2:4")
 METHODS = ("magnitude", "wanda", "sparsegpt", "sparsegpt+refine", "admm+refine")
 SLOPED = ("sparsegpt+refine", "admm+refine")
+REBUILT = "admm+refine+reconstruct"
 GROUP_SIZE = 64
 HOLDOUT = 0.25
 PEER = "llm-compressor"
@@ -25,7 +26,7 @@ class Arm:
     """One way to make a variant.
 
     Attributes:
-        method: One of `METHODS`; of the peer: sparsegpt or wanda.
+        method: One of `METHODS`, or `REBUILT`; of the peer: sparsegpt or wanda.
         pattern: A percentage, or N:M.
         allocation: uniform or slope.
         quantize: Empty, or scheme and method: w8a8-rtn, w8a8-gptq, w4a16-rtn, w4a16-gptq; `joint` in place of the
@@ -80,6 +81,7 @@ def all_arms() -> tuple[Arm, ...]:
     """Every arm; those that the claims rest on come first, next to each other."""
     ours = [Arm(method, pattern) for pattern in PATTERNS for method in METHODS]
     ours += [Arm(method, pattern, "slope") for pattern in SPARSITIES for method in SLOPED]
+    ours += [Arm(REBUILT, "70"), Arm(REBUILT, "70", "slope"), Arm(REBUILT, "2:4")]
     quantizers = ("w8a8-rtn", "w8a8-gptq", "w8a8-joint", "w4a16-rtn", "w4a16-gptq", "w4a16-joint")
     ours += [Arm("sparsegpt", pattern, quantize=quantizer) for pattern in CLAIMED_PATTERNS for quantizer in quantizers]
     ours += [Arm("admm+refine", pattern, quantize="w8a8-gptq") for pattern in CLAIMED_PATTERNS]
@@ -118,12 +120,14 @@ def recipe_of(arm: Arm, calibration: dict[str, Any]) -> dict[str, Any]:
     if how == "joint":
         joint = {"scheme": scheme, "method": "gptq", "prune": pattern, "calibration": calibration, **_groups(scheme)}
         return {"stages": [{"quantize": joint}]}
-    method, _, refine = arm.method.partition("+")
+    method, *further = arm.method.split("+")
     prune: dict[str, Any] = {"method": method, **pattern}
     if arm.calibrated:
         prune["calibration"] = calibration
-    if refine:
+    if "refine" in further:
         prune["refine"] = True
+    if "reconstruct" in further:
+        prune["reconstruct"] = {}
     if arm.allocation != "uniform":
         prune["allocation"] = {"kind": arm.allocation}
         # Part of the same windows: no arm sees more calibration text than another.
