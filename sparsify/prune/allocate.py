@@ -87,8 +87,10 @@ def owl(
             raise SparsifyError(f"block {layer.block} has no finite outlier ratio; measure it before allocating")
     ratios = [outliers[layer.block] for layer in layers]
     low, high = min(ratios, default=0.0), max(ratios, default=0.0)
-    scale = 2 * spread / (high - low) if high > low else 0.0
-    return _shifted(layers, [sparsity - scale * (ratio - low) for ratio in ratios], sparsity)
+    # Divided before it is multiplied: the span may be so small that its inverse is infinite.
+    span = high - low
+    places = [(ratio - low) / span if span > 0 else 0.0 for ratio in ratios]
+    return _shifted(layers, [sparsity - 2 * spread * place for place in places], sparsity)
 
 
 def outlier_ratio(linears: Sequence[tuple[Tensor, Tensor]], multiple: float = 5.0) -> float:

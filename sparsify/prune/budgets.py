@@ -13,7 +13,7 @@ from sparsify.blocks import Structure, linear_weight
 from sparsify.calibration import TokenBatch, make_batches, split_holdout
 from sparsify.files import write_json
 from sparsify.gram import Gram
-from sparsify.prune.allocate import Layer, explicit, outlier_ratio, owl, search_slope, slope
+from sparsify.prune.allocate import Layer, explicit, outlier_ratio, owl, search_slope, slope, uniform
 from sparsify.prune.problem import Budget
 from sparsify.prune.solve import Inputs, solve
 from sparsify.recipe import PruneStage
@@ -34,7 +34,7 @@ class Budgets:
 
     Attributes:
         stage: What was asked for.
-        counts: Zeros per linear; empty for uniform budgets, where each linear rounds the same share for itself.
+        counts: Zeros per linear; empty for N:M, which fixes them.
         record: How the counts were found, as plain JSON.
     """
 
@@ -76,8 +76,10 @@ class Planner:
                 evaluation text is never seen here.
         """
         allocation, kept = self.stage.allocation, self.given.work / _RECORD
-        if allocation.kind == "uniform" or self.stage.nm is not None:
+        if self.stage.nm is not None:
             return Budgets(self.stage, {})
+        if allocation.kind == "uniform":
+            return Budgets(self.stage, uniform(self.layers, self.stage.sparsity))
         if kept.exists():
             record = json.loads(kept.read_text(encoding="utf-8"))
         else:
