@@ -33,7 +33,6 @@ from harness.bench.sparsify.windows import cut, perplexity, window_rows
 from harness.bench.sparsify.workers import Worker, make_peer_environment, parse_answer
 from harness.corpus import write_rows
 from harness.errors import ConfigError, CorruptRecordError, InfrastructureError
-from harness.progress import Phase
 from sparsify.recipe import parse_recipe
 
 WORDS = "the a cat dog bird sees eats finds red blue big small and then one two three house tree river".split()
@@ -432,8 +431,7 @@ def session(model_dir: Path, work: Path, worker: InProcess, opened: list[str]) -
     subject = Subject(
         "m", model_dir, tokenizer, work / "calibration.jsonl", work / "probe.jsonl", (evaluation,), "text"
     )
-    phase = Phase("sparsify", 1, quiet=True)
-    return Session(subject, SMALL, Journal(work / "arms.jsonl"), work, worker, None, phase)  # type: ignore[arg-type]
+    return Session(subject, SMALL, Journal(work / "arms.jsonl"), work, worker, None, True)  # type: ignore[arg-type]
 
 
 ARMS = (Arm("magnitude", "50"), Arm("sparsegpt", "2:4"), Arm("sparsegpt", "2:4", peer=True))

@@ -80,7 +80,7 @@ def check_claims(lines: Iterable[Mapping[str, Any]], model: str, text: str) -> l
     base = float(dense["perplexity"][text])
     claims = [_lower(arms, pattern, text) for pattern in HEADLINE]
     claims.append(_less_excess(arms, base, text))
-    times = next((line["times"] for line in reversed(known) if line["kind"] == "times"), {})
+    times: Mapping[str, Any] = next((line["times"] for line in reversed(known) if line["kind"] == "times"), {})
     for pattern in ("50", "2:4"):
         claims.append(_no_slower(times, "sparsegpt", pattern, 1.0))
         claims.append(_no_slower(times, "sparsegpt+refine", pattern, REFINE_LIMIT))

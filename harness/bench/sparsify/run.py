@@ -19,7 +19,6 @@ from harness.bench.sparsify.session import Session
 from harness.bench.sparsify.subjects import Settings, open_subject
 from harness.bench.sparsify.workers import make_peer_environment, our_worker, peer_worker
 from harness.errors import ConfigError
-from harness.progress import Phase
 from harness.records import write_json_atomic
 
 JOURNAL = "arms.jsonl"
@@ -76,9 +75,8 @@ def run_benchmark(plan: Plan, *, quiet: bool = False) -> dict[str, Any]:
         for model in plan.models:
             name, directory = _model(model, plan)
             subject = open_subject(name, directory, data=plan.data, work=plan.work, settings=plan.settings)
-            with Phase("sparsify", 1, quiet=quiet) as phase:
-                session = Session(subject, plan.settings, journal, plan.work, ours, peer, phase)
-                session.run(plan.arms, plan.seeds)
+            session = Session(subject, plan.settings, journal, plan.work, ours, peer, quiet)
+            session.run(plan.arms, plan.seeds)
             models.append(_collect(session, directory))
     results = {
         "schema_version": SCHEMA_VERSION,

@@ -48,7 +48,7 @@ class Session:
         work: Folder for variants and logs.
         ours: The process that makes our variants.
         peer: The process that runs llm-compressor; None leaves its arms out.
-        phase: Progress.
+        quiet: Show no progress.
     """
 
     subject: Subject
@@ -57,7 +57,7 @@ class Session:
     work: Path
     ours: Worker
     peer: Worker | None
-    phase: Phase
+    quiet: bool = False
     _errors: LinearErrors | None = field(default=None, init=False)
 
     def run(self, arms: Sequence[Arm], seeds: Sequence[int]) -> None:
@@ -70,9 +70,11 @@ class Session:
         self._arms([(arm, seeds[0]) for arm in had if not arm.claimed])
 
     def _arms(self, todo: Sequence[tuple[Arm, int]]) -> None:
-        for index, (arm, seed) in enumerate(todo):
-            self.phase.update(index, len(todo), f"{self.subject.name} {arm.name} seed {seed}")
-            self.arm(arm, seed)
+        missing = [(arm, seed) for arm, seed in todo if self._known(arm, seed) is None]
+        with Phase(self.subject.name, len(missing), quiet=self.quiet) as phase:
+            for index, (arm, seed) in enumerate(missing):
+                phase.update(index, len(missing), f"{arm.name} seed {seed}")
+                phase.say(f"{self.subject.name} {arm.name} seed {seed}: {_told(self.arm(arm, seed))}")
 
     def key(self, **more: Any) -> dict[str, Any]:
         """What a result belongs to."""
@@ -107,9 +109,9 @@ class Session:
     def arm(self, arm: Arm, seed: int) -> dict[str, Any]:
         """Make, hash and measure one arm, unless that was done."""
         key = self.key(kind="arm", arm=arm.name, seed=seed)
-        found = self.journal.find(**key)
-        if found is not None and "error" not in found:
-            return found
+        known = self._known(arm, seed)
+        if known is not None:
+            return known
         out, store = self.work / "variant", self.work / "stages"
         for folder in (out, store):
             shutil.rmtree(folder, ignore_errors=True)
@@ -121,7 +123,6 @@ class Session:
                 self._keep_masks(arm, seed)
         line = {**key, "peer": arm.peer, "code_sha256": self._code_sha256, **answer}
         self.journal.add(line)
-        self.phase.say(f"{self.subject.name} {arm.name} seed {seed}: {_told(line)}")
         return line
 
     def timings(self, arms: Sequence[Arm], seed: int) -> None:
@@ -133,10 +134,12 @@ class Session:
         for peer in {arm.peer: arm for arm in arms}.values():
             self._timed(peer, seed)
         before = read_activity()
-        for round_ in range(self.settings.repeats):
-            for index, arm in enumerate(arms if round_ % 2 else arms[::-1]):
-                self.phase.update(round_ * len(arms) + index, self.settings.repeats * len(arms), f"timing {arm.name}")
-                times[arm.name].append(self._timed(arm, seed))
+        total = self.settings.repeats * len(arms)
+        with Phase("timing", total, quiet=self.quiet) as phase:
+            for round_ in range(self.settings.repeats):
+                for index, arm in enumerate(arms if round_ % 2 else arms[::-1]):
+                    phase.update(round_ * len(arms) + index, total, f"{self.subject.name} {arm.name}")
+                    times[arm.name].append(self._timed(arm, seed))
         busy = busy_between(before, read_activity())
         self.journal.add({**key, "times": times, "busy": busy, "versions": self._versions()})
 
@@ -152,6 +155,11 @@ class Session:
         if self._errors is None:
             self._errors = LinearErrors(self.subject.directory, probe_windows(self.subject, self.settings))
         return self._errors
+
+    def _known(self, arm: Arm, seed: int) -> dict[str, Any] | None:
+        """The arm's line, unless it is missing or the arm failed."""
+        found = self.journal.find(**self.key(kind="arm", arm=arm.name, seed=seed))
+        return None if found is None or "error" in found else found
 
     @cached_property
     def _model_sha256(self) -> str:

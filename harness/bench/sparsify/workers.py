@@ -137,9 +137,9 @@ def make_peer_environment(directory: Path) -> Path:
     Raises:
         ConfigError: The folder exists and is no environment, or pip could not install the pins.
     """
-    python = directory / "bin" / "python"
+    python = str(directory / "bin" / "python")
     installed = [python, "-c", "import importlib.metadata as m; print(m.version('llmcompressor'))"]
-    if python.exists():
+    if Path(python).exists():
         if subprocess.run(installed, capture_output=True).returncode == 0:
             return directory
     elif directory.exists() and any(directory.iterdir()):
