@@ -92,51 +92,36 @@ def evaluate(
     _run(parse_study(body, where="eval"), out, _options(data_dir, jobs, device, offline, quiet))
 
 
-@app.command(epilog="Example:  sparsebench sparsify meta-llama/Llama-3.2-1B --recipe 2of4 -o llama-2of4")
+@app.command(
+    epilog="Examples:  sparsebench sparsify meta-llama/Llama-3.2-1B --recipe 2of4 -o llama-2of4  |  sparsebench "
+    "sparsify pocket --recipe sparse70-admm --dry-run",
+)
 def sparsify(
     model: Annotated[str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory or a hub id.")],
     recipe: Annotated[str, typer.Option("--recipe", "-r", help="A built-in recipe or a recipe file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Directory of the variant.")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Directory of the variant.")] = None,
     teacher: Annotated[
         str | None, typer.Option(help="The model that the recipe's `teacher: given` is; named like MODEL.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
     device: Device = "cpu",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it will take and stop.")] = False,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Also write OUT-packed: a mask bit per weight and the surviving values.")
+    ] = False,
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make one variant of a model."""
-    import os
+    """Make one variant of a model; started again after an interruption, it goes on with the next block."""
+    from harness.sparsify import SparsifyOptions, make, plan
 
-    from harness.corpus import resolve_corpus
-    from harness.models import model_directory, public_name
-    from harness.progress import Phase
-    from sparsify.recipe import load_recipe
-    from sparsify.run import MakeOptions, make_variant
-
-    loaded = load_recipe(recipe)
-    directory = model_directory(model, revision=revision, offline=offline)
-    work = out.parent / f".{out.name}.work"
-    os.environ["TQDM_DISABLE"] = "1"
-    options = MakeOptions(
-        store=work / "stages",
-        name=out.name,
-        base=public_name(model),
-        resolve_corpus=lambda name: resolve_corpus(name, work / "corpora"),
-        teacher_dir=model_directory(teacher, offline=offline) if teacher else None,
-        device=device,
-    )
-    with Phase(f"sparsify {out.name}", 1, quiet=quiet) as phase:
-        info = make_variant(directory, loaded, out, options=options, progress=phase)
-    import shutil
-
-    shutil.rmtree(work, ignore_errors=True)
-    if not quiet:
-        print(
-            f"{out}: {100 * (info.sparsity.linears or 0):.2f} % of the linears zero, "
-            f"{100 * (info.sparsity.model or 0):.2f} % of the model, "
-            f"{info.weight_bits}-bit linears, {info.bytes / 1e6:.2f} MB, opens with {', '.join(info.loaders)}"
-        )
+    options = SparsifyOptions(teacher, revision, device, offline, quiet, pack)
+    if dry_run:
+        print(plan(model, recipe, options), end="")
+        return
+    if out is None:
+        raise typer.BadParameter("give the directory of the variant", param_hint="--out / -o")
+    make(model, recipe, out, options)
 
 
 @app.command(

@@ -86,15 +86,22 @@ def _mixture(seed: int, shares: Mapping[str, int]) -> Iterator[dict[str, Any]]:
 
 
 def resolve_corpus(name: str, cache_dir: Path) -> Path:
-    """The JSONL file of a corpus name: `suite:SKILL/train`, `suite:mix/train` or a path.
+    """The file of a corpus name: `suite:SKILL/train`, `suite:mix/train`, `hub:NAME[/CONFIG][:SPLIT]` or a path.
+
+    A data set of the hub comes from the local cache alone where HF_HUB_OFFLINE is set, as `--offline` does.
 
     Raises:
         ConfigError: The name is neither a known suite split nor an existing file.
+        SparsifyError: The data set cannot be fetched.
     """
+    if name.startswith("hub:"):
+        from sparsify.dataset import fetch_dataset
+
+        return fetch_dataset(name, cache_dir, offline=os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"))
     if not name.startswith("suite:"):
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"corpus {name!r} is neither suite:SKILL/train nor an existing JSONL file")
+            raise ConfigError(f"corpus {name!r} is neither suite:SKILL/train nor hub:NAME nor an existing file")
         return path
     skill, _, split = name.removeprefix("suite:").partition("/")
     if skill not in (*SKILLS, "mix") or split != "train":

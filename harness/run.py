@@ -281,12 +281,14 @@ class _Run:
     def report(self) -> RunResult:
         """Derive the summary and the tables from the records."""
         from harness.report.files import write_reports
+        from harness.report.linears import write_linears
         from harness.results import collect
 
         began = time.monotonic()
         if self.did or not self.layout.summary.is_file():
             summary, samples = collect(self.study, self.layout, self.options)
             write_reports(summary, samples, self.layout.root)
+            write_linears({name: self.layout.variant(name) for name in self.study.variants}, self.layout.root)
             self._spent("report", began)
             self.did = True
         else:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsify.errors import CheckpointError, SparsifyError
+from sparsify.experts import is_experts, virtual_linears, virtual_weight
+from sparsify.skeleton import parameters_on_meta
 
 
 @dataclass(frozen=True)
@@ -42,23 +44,33 @@ class Structure:
         return tuple(name for block in self.linears for name in block)
 
 
-def find_structure(model: nn.Module) -> Structure:
+def find_structure(model: nn.Module, *, strict: bool = True) -> Structure:
     """Find embedding, blocks, linears, final norm and head of a decoder such as Llama.
 
+    Args:
+        model: The model; a skeleton is enough.
+        strict: Refuse blocks that hold matrices which are neither linears nor supported experts.
+
     Raises:
-        SparsifyError: The model is not a stack of blocks with linears inside.
+        SparsifyError: The model is not a stack of blocks with linears inside, or a block has a module with matrices of
+            its own that is neither; the message names it.
     """
     names = {module: name for name, module in model.named_modules()}
-    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and _linears_of_each(module)]
-    if not stacks:
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module)]
+    stack = max(
+        (module for module in stacks if _linears_of_each(module)),
+        key=lambda module: (sum(p.numel() for p in module.parameters()), -len(names[module])),
+        default=None,
+    )
+    # What has its weights elsewhere than in nn.Linear may make up most of a block, or all of it.
+    for block in stack if stack is not None else [block for found in stacks for block in found]:
+        if strict or stack is None:
+            _refuse_unsupported(block, names[block])
+    if stack is None:
         raise SparsifyError(
             f"{type(model).__name__} is no stack of blocks of nn.Linear layers; use a decoder such as Llama"
         )
-    stack = max(stacks, key=lambda module: (sum(p.numel() for p in module.parameters()), -len(names[module])))
-    inside = [
-        tuple(f"{names[block]}.{name}" for name, module in block.named_modules() if isinstance(module, nn.Linear))
-        for block in stack
-    ]
+    inside = [_linears_of(block, names[block]) for block in stack]
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()  # type: ignore[operator]
     within = {name for block in inside for name in block}
     return Structure(
@@ -72,8 +84,21 @@ def find_structure(model: nn.Module) -> Structure:
     )
 
 
+def linear_weight(model: nn.Module, name: str) -> Tensor:
+    """The weight [out, in] of a linear of `Structure.linears`, virtual or not: a view that can be written to."""
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        return virtual_weight(model, name)
+    assert isinstance(module, nn.Linear)
+    return module.weight.data
+
+
 def load_skeleton(model_dir: Path) -> nn.Module:
-    """The model without weights, on the meta device: enough to find its structure and count its parameters."""
+    """The model without weights: parameters on the meta device, buffers real (`sparsify.skeleton`).
+
+    Enough to find its structure, to count its parameters and to fill it part by part.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
@@ -82,11 +107,11 @@ def load_skeleton(model_dir: Path) -> nn.Module:
         # The structure of a quantized checkpoint is that of the plain model.
         if getattr(config, "quantization_config", None) is not None:
             del config.quantization_config
-        with torch.device("meta"):
-            model: nn.Module = auto.from_config(config, trust_remote_code=False)
+        with parameters_on_meta():
+            model: nn.Module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
     except (ValueError, KeyError, OSError) as error:
         raise _complaint(model_dir, error, "config.json") from None
-    return model
+    return model.eval().requires_grad_(False)
 
 
 def load_model(model_dir: Path) -> nn.Module:
@@ -148,6 +173,28 @@ def chosen_linears(names: Sequence[str], skip: Sequence[str]) -> tuple[tuple[str
 
 def _endings(names: Sequence[str]) -> list[str]:
     return sorted({name.rsplit(".", 1)[-1] for name in names})
+
+
+def _linears_of(block: nn.Module, name: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for own, module in block.named_modules():
+        if isinstance(module, nn.Linear):
+            found.append(f"{name}.{own}")
+        elif is_experts(module):
+            found += virtual_linears(f"{name}.{own}", module)
+    return tuple(found)
+
+
+def _refuse_unsupported(block: nn.Module, name: str) -> None:
+    for own, module in block.named_modules():
+        where = f"{name}.{own} ({type(module).__name__})"
+        sizes = [p.ndim for p in module.parameters(recurse=False)]
+        if type(module).__name__ == "Conv1D":
+            raise SparsifyError(f"{where} is no nn.Linear: its weight lies the other way round; unsupported")
+        if max(sizes, default=0) > 2 and not is_experts(module) and not isinstance(module, nn.modules.conv._ConvNd):
+            raise SparsifyError(
+                f"{where} holds the weights of many experts in one tensor; of these only Mixtral's work"
+            )
 
 
 def _linears_of_each(stack: nn.ModuleList) -> bool:

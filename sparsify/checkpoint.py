@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparsify.corpus import sha256_file
 from sparsify.errors import CheckpointError
-from sparsify.files import plain_os_errors, write_json
+from sparsify.files import write_json
+from sparsify.shards import ShardWriter, TensorRef, read_header, read_tensor
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MASKS = "masks.safetensors"
-_MAX_HEADER = 100_000_000
-_BITS = {"F64": 64, "I64": 64, "U64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16, "BF16": 16, "I16": 16, "U16": 16}
-_BITS |= {"I8": 8, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8}
 # What a model needs beside its weights to be opened and prompted, and the licence that it comes with.
 _COMPANIONS = (
     "generation_config.json",
@@ -43,20 +39,6 @@ _COMPANIONS = (
     "NOTICE*",
     "USE_POLICY*",
 )
-
-
-@dataclass(frozen=True)
-class TensorRef:
-    """Where a tensor is stored, without reading it."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def numel(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
@@ -77,15 +59,7 @@ class Checkpoint:
 
     def read(self, name: str) -> Tensor:
         """One tensor, on the CPU, in its stored dtype."""
-        from safetensors import SafetensorError, safe_open
-
-        ref = self.tensors[name]
-        try:
-            with safe_open(ref.file, framework="pt") as stream:
-                tensor: Tensor = stream.get_tensor(name)
-                return tensor
-        except SafetensorError as error:
-            raise CheckpointError(f"{ref.file} cannot be read ({error}); download or copy it again") from None
+        return read_tensor(self.tensors[name], name)
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -113,12 +87,45 @@ def open_checkpoint(model_dir: Path) -> Checkpoint:
         raise CheckpointError(
             f"model directory {model_dir} does not exist; give a folder of config.json and safetensors"
         )
+    refuse_links(model_dir)
     config = _read_json(model_dir / "config.json", "copy it there from where the weights are")
-    files = _weight_files(model_dir)
+    files, where = _weight_files(model_dir)
     tensors: dict[str, TensorRef] = {}
     for path in files:
-        tensors |= read_header(path)
+        found = read_header(path)
+        twice = sorted(found.keys() & tensors.keys())
+        if twice:
+            raise CheckpointError(
+                f"{path} stores {twice[0]}, which another shard stores too; download or copy it again"
+            )
+        tensors |= found
+    for name, shard in where.items():
+        if name not in tensors or tensors[name].file.name != shard:
+            raise CheckpointError(
+                f"{model_dir / INDEX} says that {shard} stores {name}, but it does not; download or copy it again"
+            )
     return Checkpoint(model_dir, config, files, tensors)
+
+
+def refuse_links(model_dir: Path) -> None:
+    """Refuse files of a model directory that are links to somewhere else, as a foreign archive may hold.
+
+    The hub's cache is made of links, from `snapshots/REVISION` to `blobs` beside it; those are accepted.
+
+    Raises:
+        CheckpointError: A file that would be read lies outside.
+    """
+    real = model_dir.resolve()
+    homes = [real, real.parent.parent / "blobs"] if real.parent.name == "snapshots" else [real]
+    for path in (
+        model_dir / "config.json",
+        model_dir / MASKS,
+        *model_dir.glob("*.safetensors*"),
+        *companions(model_dir),
+    ):
+        target = path.resolve()
+        if path.is_symlink() and not any(target.is_relative_to(home) for home in homes):
+            raise CheckpointError(f"{path} is a link that leads out of the model directory; put the file itself there")
 
 
 def model_fingerprint(model_dir: Path) -> str:
@@ -127,36 +134,6 @@ def model_fingerprint(model_dir: Path) -> str:
     others = [model_dir / "config.json", *companions(model_dir)]
     masks = model_dir / MASKS
     return _digest((*checkpoint.files, *sorted(others), *((masks,) if masks.exists() else ())))
-
-
-def read_header(path: Path) -> dict[str, TensorRef]:
-    """The tensors that a safetensors file stores, from its header alone.
-
-    Raises:
-        CheckpointError: The file is missing, truncated or malformed.
-    """
-    fix = "download or copy it again"
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            start = stream.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else -1
-            if not 2 <= length <= min(_MAX_HEADER, size - 8):
-                raise CheckpointError(f"{path} is not a safetensors file or is cut off ({size} bytes); {fix}")
-            header = json.loads(stream.read(length))
-        header.pop("__metadata__", None)
-        refs = {name: _ref(path, entry) for name, entry in header.items()}
-        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; {fix}") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError, IndexError, ValueError):
-        raise CheckpointError(f"{path} has a damaged safetensors header; {fix}") from None
-    if size != 8 + length + end:
-        raise CheckpointError(f"{path} is truncated: {size} bytes instead of {8 + length + end}; {fix}")
-    stored = sum(ref.numel * _BITS.get(ref.dtype, 0) // 8 for ref in refs.values())
-    if all(ref.dtype in _BITS for ref in refs.values()) and stored != end:
-        raise CheckpointError(f"{path} has a damaged safetensors header; {fix}")
-    return refs
 
 
 def companions(model_dir: Path) -> list[Path]:
@@ -180,7 +157,7 @@ def write_checkpoint(
 ) -> None:
     """Write a copy of `source` in which `rewrite(name, tensor)` says what is stored in place of each tensor.
 
-    Shards keep their names; one shard at a time is in memory.
+    Shards keep their names; one tensor at a time is in memory.
 
     Args:
         source: What is copied.
@@ -188,17 +165,12 @@ def write_checkpoint(
         rewrite: Returns the tensors to store, by name; usually the same name.
         config: Stored as config.json in place of the source's own.
     """
-    from safetensors.torch import save_file
-
     for path in source.files:
-        shard: dict[str, Tensor] = {}
-        for name, ref in source.tensors.items():
-            if ref.file == path:
-                shard |= rewrite(name, source.read(name))
-        shard = {name: tensor.contiguous() for name, tensor in shard.items()}
-        with plain_os_errors():
-            # One metadata key only: safetensors writes several in no fixed order; equal weights must be equal bytes.
-            save_file(shard, out_dir / path.name, metadata={"format": "pt"})
+        with ShardWriter(out_dir / path.name, metadata={"format": "pt"}) as shard:
+            for name, ref in source.tensors.items():
+                if ref.file == path:
+                    for stored, tensor in rewrite(name, source.read(name)).items():
+                        shard.add(stored, tensor)
     write_index(out_dir, [path.name for path in source.files])
     write_json(out_dir / "config.json", dict(config if config is not None else source.config))
     copy_companions(source.path, out_dir)
@@ -210,16 +182,13 @@ def write_index(directory: Path, files: Sequence[str]) -> None:
     One file gets an index too: vLLM otherwise takes every *.safetensors beside it, masks included, for weights.
     """
     locations = {name: ref for file in files for name, ref in read_header(directory / file).items()}
-    total = sum(ref.numel * _BITS.get(ref.dtype, 0) // 8 for ref in locations.values())
+    total = sum(ref.bytes for ref in locations.values())
     weight_map = {name: ref.file.name for name, ref in sorted(locations.items())}
     write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _ref(path: Path, entry: Mapping[str, Any]) -> TensorRef:
-    return TensorRef(path, str(entry["dtype"]), tuple(int(n) for n in entry["shape"]))
-
-
-def _weight_files(model_dir: Path) -> tuple[Path, ...]:
+def _weight_files(model_dir: Path) -> tuple[tuple[Path, ...], dict[str, str]]:
+    """The weight files, and where an index says that each tensor is."""
     if (model_dir / INDEX).exists():
         index = _read_json(model_dir / INDEX, "download or copy it again")
         shards = index.get("weight_map")
@@ -232,9 +201,9 @@ def _weight_files(model_dir: Path) -> tuple[Path, ...]:
                 raise CheckpointError(f"{model_dir / INDEX} names {name!r}, which is no safetensors file beside it")
             if not (model_dir / name).is_file():
                 raise CheckpointError(f"{model_dir / name} is missing but {INDEX} lists it; download or copy it again")
-        return tuple(model_dir / name for name in names)
+        return tuple(model_dir / name for name in names), {str(name): str(shard) for name, shard in shards.items()}
     if (model_dir / WEIGHTS).is_file():
-        return (model_dir / WEIGHTS,)
+        return (model_dir / WEIGHTS,), {}
     pickles = sorted(path.name for suffix in ("*.bin", "*.pt", "*.pth") for path in model_dir.glob(suffix))
     if pickles:
         raise CheckpointError(

@@ -33,9 +33,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def commit(part: Path, final: Path) -> None:
-    """Rename a finished file or directory to its final name; a directory must not exist there yet."""
+    """Rename a finished file or directory to its final name; a directory must not exist there yet.
+
+    What is in it reaches the disk first: after a power cut, a name stands for all of its content or is not there.
+    """
+    for path in sorted(part.iterdir()) if part.is_dir() else (part,):
+        if path.is_file():
+            _sync(path)
     os.replace(part, final)
-    _sync_directory(final.parent)
+    _sync(final.parent)
 
 
 def empty_directory(path: Path) -> Path:
@@ -61,7 +67,7 @@ def plain_os_errors() -> Iterator[None]:
         raise OSError(number, os.strerror(number)) from error
 
 
-def _sync_directory(path: Path) -> None:
+def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

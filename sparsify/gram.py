@@ -16,6 +16,7 @@ class Gram:
 
     Attributes:
         total: Float32 [in, in].
+        absmax: Largest magnitude of each input, float32 [in].
         tokens: Real tokens summed.
         sequences: Sequences they came from.
     """
@@ -23,6 +24,7 @@ class Gram:
     def __init__(self) -> None:
         """Start empty."""
         self.total: Tensor | None = None
+        self.absmax: Tensor | None = None
         self.tokens = 0
         self.sequences = 0
 
@@ -31,6 +33,9 @@ class Gram:
         rows = inputs[real].to(torch.float32)
         product = rows.T @ rows
         self.total = product if self.total is None else self.total.add_(product)
+        if len(rows):
+            largest = rows.abs().amax(0)
+            self.absmax = largest if self.absmax is None else torch.maximum(self.absmax, largest)
         self.tokens += rows.shape[0]
         self.sequences += inputs.shape[0]
 

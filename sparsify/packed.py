@@ -9,21 +9,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sparsify.checkpoint import (
-    MASKS,
-    WEIGHTS,
-    copy_companions,
-    open_checkpoint,
-    read_header,
-    write_index,
-)
+from sparsify.checkpoint import MASKS, WEIGHTS, copy_companions, open_checkpoint, write_index
 from sparsify.errors import CheckpointError
-from sparsify.files import plain_os_errors
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from sparsify.shards import ShardWriter, read_header_and_metadata, read_tensor
 
 PACKED = "packed.safetensors"
 _MASK, _VALUES = ".mask", ".values"
@@ -46,26 +35,25 @@ def pack_checkpoint(source: Path, out_dir: Path) -> None:
     Raises:
         CheckpointError: There are no masks, they do not fit the weights, or a pruned place is not an exact zero.
     """
-    from safetensors.torch import save_file
-
     from sparsify.masks import count_violations, load_masks, pack
 
     checkpoint, masks = open_checkpoint(source), load_masks(source)
     if not masks:
         raise CheckpointError(f"{source} has no {MASKS}; only a variant that sparsify pruned can be packed")
+    if any(name not in checkpoint.tensors for name in masks):
+        raise CheckpointError(f"{source} stores its weights packed to 4 bits already; keep it as it is")
     if count_violations(masks, checkpoint):
         raise CheckpointError(f"{source}: pruned places are not zero; make the variant again")
-    stored: dict[str, Tensor] = {}
-    for name in checkpoint.tensors:
-        weight = checkpoint.read(name)
-        if name in masks:
-            stored[name + _MASK] = pack(masks[name])
-            stored[name + _VALUES] = weight[masks[name]]
-        else:
-            stored[name] = weight
-    columns = {name: masks[name].shape[1] for name in sorted(masks)}
-    with plain_os_errors():
-        save_file(stored, out_dir / PACKED, metadata={"columns": json.dumps(columns)})
+    columns = {name: checkpoint.tensors[name].shape[1] for name in sorted(masks)}
+    with ShardWriter(out_dir / PACKED, metadata={"columns": json.dumps(columns)}) as shard:
+        for name in checkpoint.tensors:
+            weight = checkpoint.read(name)
+            if name in masks:
+                mask = masks[name]
+                shard.add(name + _MASK, pack(mask))
+                shard.add(name + _VALUES, weight[mask])
+            else:
+                shard.add(name, weight)
     shutil.copyfile(source / "config.json", out_dir / "config.json")
     copy_companions(source, out_dir)
 
@@ -76,34 +64,32 @@ def expand_checkpoint(source: Path, out_dir: Path) -> None:
     Raises:
         CheckpointError: The file is damaged, or a mask does not count as many weights as there are values.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
-
-    from sparsify.masks import save_masks, unpack
+    from sparsify.masks import unpack
 
     path = source / PACKED
-    read_header(path)
-    weights: dict[str, Tensor] = {}
-    masks: dict[str, Tensor] = {}
+    refs, metadata = read_header_and_metadata(path)
     try:
-        with safe_open(path, framework="pt") as stream:
-            columns = json.loads((stream.metadata() or {})["columns"])
-            inside = {name + ending for name in columns for ending in (_MASK, _VALUES)}
+        columns = {str(name): int(width) for name, width in json.loads(metadata["columns"]).items()}
+        inside = {name + ending for name in columns for ending in (_MASK, _VALUES)}
+        with (
+            ShardWriter(out_dir / WEIGHTS, metadata={"format": "pt"}) as weights,
+            ShardWriter(out_dir / MASKS, metadata={"columns": metadata["columns"]}) as masks,
+        ):
             for name, width in columns.items():
-                masks[name] = unpack(stream.get_tensor(name + _MASK), int(width))
-                values = stream.get_tensor(name + _VALUES)
-                if values.ndim != 1 or int(masks[name].sum()) != values.numel():
+                packed = read_tensor(refs[name + _MASK], name)
+                values = read_tensor(refs[name + _VALUES], name)
+                mask = unpack(packed, width)
+                if values.ndim != 1 or int(mask.sum()) != values.numel():
                     raise CheckpointError(f"{path} is damaged: {name} has {values.numel()} values for another mask")
-                weights[name] = values.new_zeros(masks[name].shape)
-                weights[name][masks[name]] = values
-            for name in stream.keys():  # noqa: SIM118 (not a mapping)
+                weight = values.new_zeros(mask.shape)
+                weight[mask] = values
+                weights.add(name, weight)
+                masks.add(name, packed)
+            for name, ref in refs.items():
                 if name not in inside:
-                    weights[name] = stream.get_tensor(name)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+                    weights.add(name, read_tensor(ref, name))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); download or copy it again") from None
-    with plain_os_errors():
-        save_file(weights, out_dir / WEIGHTS, metadata={"format": "pt"})
-    save_masks(masks, out_dir)
     write_index(out_dir, [WEIGHTS])
     shutil.copyfile(source / "config.json", out_dir / "config.json")
     copy_companions(source, out_dir)

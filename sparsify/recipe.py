@@ -10,116 +10,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sparsify.errors import RecipeError
 from sparsify.files import sha256_json
-from sparsify.train.settings import LossWeights, TrainSettings
+from sparsify.specs import (
+    Allocation,
+    Calibration,
+    FinetuneStage,
+    JointPrune,
+    PruneStage,
+    QuantizeStage,
+    Reconstruct,
+    Strict,
+)
+from sparsify.train.settings import LossWeights
 
 _BUILTIN = Path(__file__).with_name("recipes")
-_SCOPES = {"magnitude": ("matrix", "row"), "wanda": ("row", "matrix"), "sparsegpt": ("block",)}
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Calibration(_Strict):
-    """Which text the layer inputs are measured on."""
-
-    source: str = Field(min_length=1, description="`suite:SKILL/train`, a JSONL path or a hub id")
-    samples: int = Field(128, gt=0, description="rows drawn from the source")
-    seq: int = Field(512, gt=1, description="rows are cut to this many tokens")
-    seed: int = Field(0, description="of the draw")
-
-
-class PruneStage(_Strict):
-    """Zero weights of the linears inside the blocks; the head and the embedding are never pruned."""
-
-    method: Literal["magnitude", "wanda", "sparsegpt"]
-    sparsity: float = Field(gt=0, lt=1, description="share of zeros; follows from `pattern` where that is N:M")
-    pattern: str = Field("none", description="`none`, or N:M in quotes: at most N weights of M neighbours stay")
-    scope: str = Field("", description="over what weights compete: matrix, row or block (128 columns, all rows)")
-    percdamp: float = Field(0.01, gt=0, le=1, description="damping of the Hessian relative to its mean diagonal")
-    block_size: int = Field(128, gt=0, description="columns per SparseGPT block")
-    calibration: Calibration | None = None
-    skip: tuple[str, ...] = Field((), description="linears left dense: a name, its dotted ending or a glob")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _derive(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        data = dict(data)
-        nm = _pattern(data.get("pattern", "none"))
-        if nm is not None:
-            data.setdefault("sparsity", 1 - nm[0] / nm[1])
-        scopes = _SCOPES.get(str(data.get("method")))
-        if scopes and not data.get("scope"):
-            data["scope"] = scopes[0]
-        return data
-
-    @model_validator(mode="after")
-    def _consistent(self) -> PruneStage:
-        nm = self.nm
-        if self.scope not in _SCOPES[self.method]:
-            raise ValueError(f"scope of {self.method} is {' or '.join(_SCOPES[self.method])}, not {self.scope}")
-        if nm is not None and abs(self.sparsity - (1 - nm[0] / nm[1])) > 1e-6:
-            raise ValueError(f"sparsity {self.sparsity} contradicts pattern {self.pattern}; leave sparsity out")
-        if nm is not None and self.block_size % nm[1]:
-            raise ValueError(f"block_size {self.block_size} is no multiple of {nm[1]}, the M of pattern {self.pattern}")
-        if self.method == "magnitude" and self.calibration is not None:
-            raise ValueError("magnitude uses no calibration; remove it")
-        if self.method != "magnitude" and self.calibration is None:
-            raise ValueError(f'{self.method} needs calibration; add `calibration: {{source: "suite:mix/train"}}`')
-        return self
-
-    @property
-    def nm(self) -> tuple[int, int] | None:
-        """(N, M) of the pattern, or None where it is unstructured."""
-        return _pattern(self.pattern)
-
-
-class FinetuneStage(TrainSettings):
-    """Train the weights that are left; zeros of earlier stages stay zeros."""
-
-    data: tuple[str, ...] = Field(min_length=1, description="corpora: `suite:SKILL/train`, JSONL paths or hub ids")
-    teacher: Literal["base", "given", "none"] = Field(
-        "none", description="base = the model that the recipe starts from; given = the one named beside the recipe"
-    )
-    tokens: int = Field(600_000, gt=0, description="real (non-padding) tokens to train on")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    warmup: int = Field(10, ge=0, description="steps of linear warm-up")
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _one_or_many(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _teacher_named(self) -> FinetuneStage:
-        if self.losses.needs_teacher and self.teacher == "none":
-            raise ValueError("losses kl and squarehead need a teacher; add `teacher: base`")
-        return self
-
-    @property
-    def settings(self) -> TrainSettings:
-        """What the trainer needs to know."""
-        return TrainSettings(**{name: getattr(self, name) for name in TrainSettings.model_fields})
-
-
-class QuantizeStage(_Strict):
-    """Round the weights of the linears; zeros stay zeros."""
-
-    scheme: Literal["w8a8"] = "w8a8"
-    method: Literal["rtn"] = "rtn"
-    skip: tuple[str, ...] = Field(("lm_head",), description="linears left as they are; the head always is")
-
 
 Spec = PruneStage | FinetuneStage | QuantizeStage
 
 
-class Stage(_Strict):
+class Stage(Strict):
     """One step of a recipe: exactly one of its fields is set."""
 
     prune: PruneStage | None = None
@@ -149,14 +61,15 @@ class Stage(_Strict):
         """Names of the corpora that the stage reads."""
         if self.finetune is not None:
             return self.finetune.data
-        return (self.prune.calibration.source,) if self.prune and self.prune.calibration else ()
+        measured = self.prune or self.quantize
+        return (measured.calibration.source,) if measured and measured.calibration else ()
 
     def resolved(self) -> dict[str, Any]:
         """The stage as plain JSON with every default written out."""
         return {self.kind: self.spec.model_dump(mode="json")}
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """The stages that turn a model into a variant, in order."""
 
     name: str = Field(min_length=1)
@@ -242,7 +155,13 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
         raise RecipeError(f"{where}: {at} must be a mapping such as `prune: {{...}}`, not {type(stage).__name__}")
     _check_keys(stage, Stage, where, at)
     kinds: dict[str, type[BaseModel]] = {"prune": PruneStage, "finetune": FinetuneStage, "quantize": QuantizeStage}
-    nested: dict[str, type[BaseModel]] = {"calibration": Calibration, "losses": LossWeights}
+    nested: dict[str, type[BaseModel]] = {
+        "calibration": Calibration,
+        "losses": LossWeights,
+        "allocation": Allocation,
+        "reconstruct": Reconstruct,
+        "prune": JointPrune,
+    }
     for kind, spec in stage.items():
         if isinstance(spec, Mapping):
             _check_keys(spec, kinds[kind], where, f"{at}.{kind}")
@@ -257,18 +176,6 @@ def _check_keys(data: Mapping[Any, Any], model: type[BaseModel], where: str, at:
             inside = f" in {at}" if at else ""
             allowed = ", ".join(sorted(model.model_fields))
             raise RecipeError(f"{where}: unknown key {key!r}{inside}; allowed: {allowed}")
-
-
-def _pattern(value: Any) -> tuple[int, int] | None:
-    if value == "none" or value is None:
-        return None
-    if not isinstance(value, str):
-        # YAML 1.1 reads 2:4 as the base-60 number 124.
-        raise ValueError('pattern must be in quotes, as "2:4"')
-    n, _, m = value.partition(":")
-    if not (n.isdigit() and m.isdigit() and 0 < int(n) < int(m)):
-        raise ValueError(f'pattern {value!r} is neither none nor "N:M" with 0 < N < M, such as "2:4"')
-    return int(n), int(m)
 
 
 class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]

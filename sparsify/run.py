@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sparsify.checkpoint import MASKS, Checkpoint, companions, model_fingerprint, open_checkpoint, write_index
 from sparsify.corpus import sha256_file
-from sparsify.errors import CheckpointError, RecipeError, SparsifyError
+from sparsify.errors import CheckpointError, NumericsError, RecipeError, SparsifyError
 from sparsify.files import commit, empty_directory, sha256_json
 from sparsify.progress import NullProgress, Progress
 from sparsify.recipe import Recipe, Stage, recipe_hash
@@ -22,7 +22,7 @@ from sparsify.store import StageRecord, Store
 from sparsify.variant import VARIANT, Lineage, RecipeRecord, VariantInfo, describe, read_variant, write_variant
 
 # Raise a number when a stage's code changes what it computes: results of the old code are then made again.
-STAGE_VERSIONS: Mapping[str, int] = {"prune": 1, "finetune": 1, "quantize": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "finetune": 1, "quantize": 1}
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def make_variant(
 
     Raises:
         SparsifyError: The model, the recipe or the output folder cannot be used.
+        NumericsError: A stage met values that it cannot continue from, or a pruned weight is not zero in the end.
         OSError: A write failed, a full disk among the causes.
     """
     progress = progress or NullProgress()
@@ -124,7 +125,7 @@ def local_corpus(source: str) -> Path:
     """
     path = Path(source)
     if not path.is_file():
-        raise RecipeError(f"corpus {source!r} is not a file; give a JSONL path here (suite: names need the harness)")
+        raise RecipeError(f"corpus {source!r} is not a file; give a path here (suite: and hub: names need the harness)")
     return path
 
 
@@ -205,6 +206,8 @@ def _write_variant(
     part = empty_directory(out_dir.parent / f".{out_dir.name}.part")
     _copy_model(source, part)
     info = describe(part, name=options.name, base=options.base, baseline=options.baseline, lineage=lineage)
+    if info.masks is not None and info.masks.revived:
+        raise NumericsError(f"{info.masks.revived} pruned weights are not zero in the variant; please report this")
     write_variant(info, part)
     if out_dir.exists():
         # Moved aside first, so that a kill in between leaves no half-removed variant under its name.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sparsify.checkpoint import Checkpoint, TensorRef, open_checkpoint
+from sparsify.checkpoint import Checkpoint, open_checkpoint
 from sparsify.errors import CheckpointError
 from sparsify.files import write_json
 
@@ -39,6 +39,7 @@ class CalibrationEntry(_Record):
     samples: int
     seq: int
     seed: int
+    holdout: float = 0.0
 
 
 class CorpusEntry(_Record):
@@ -50,7 +51,7 @@ class CorpusEntry(_Record):
 
 
 class Sparsity(_Record):
-    """Achieved share of exact zeros; None where the stored form does not show it (packed 4-bit weights)."""
+    """Achieved share of exact zeros; None where the stored form does not show it (packed in a way not read here)."""
 
     linears: float | None = Field(description="over the linears of all blocks")
     model: float | None = Field(description="over all parameters, embedding and head included")
@@ -130,7 +131,6 @@ def describe(
     lineage = lineage or Lineage()
     linears, parameters = _structure(model_dir)
     sparsity = measure_sparsity(checkpoint, linears, parameters)
-    stored = [checkpoint.tensors[f"{name}.weight"] for name in linears if f"{name}.weight" in checkpoint.tensors]
     return VariantInfo(
         name=name,
         base=base,
@@ -139,7 +139,7 @@ def describe(
         calibration=[CalibrationEntry(**entry) for entry in lineage.calibration],
         corpora=[CorpusEntry(**entry) for entry in lineage.corpora],
         sparsity=sparsity,
-        weight_bits=_weight_bits(checkpoint, stored),
+        weight_bits=_weight_bits(checkpoint, linears),
         dtype=_dtype(checkpoint),
         bytes=checkpoint.bytes,
         parameters=parameters,
@@ -153,16 +153,22 @@ def describe(
 
 def measure_sparsity(checkpoint: Checkpoint, linears: tuple[str, ...], parameters: int) -> Sparsity:
     """Count exact zeros: per linear, over `linears`, and over all `parameters` of the model."""
+    from sparsify.quantize.stored import read_weight
+
     zeros: dict[str, int] = {}
-    for name, ref in checkpoint.tensors.items():
+    sizes: dict[str, int] = {}
+    for stored, ref in checkpoint.tensors.items():
+        name = stored.removesuffix("_packed")
         counted = name.endswith(".weight") or ref.dtype in _FLOATS
         if counted and not name.endswith(("_scale", "_zero_point", "_shape")):
-            zeros[name] = int((checkpoint.read(name) == 0).sum())
+            weight = read_weight(checkpoint, name)
+            if weight is not None:
+                zeros[name], sizes[name] = int((weight == 0).sum()), weight.numel()
     weights = {name: f"{name}.weight" for name in linears if f"{name}.weight" in zeros}
-    per_linear = {name: zeros[weight] / checkpoint.tensors[weight].numel for name, weight in weights.items()}
+    per_linear = {name: zeros[weight] / sizes[weight] for name, weight in weights.items()}
     if len(weights) < len(linears):
         return Sparsity(linears=None, model=None, per_linear=per_linear)
-    total = sum(checkpoint.tensors[weight].numel for weight in weights.values())
+    total = sum(sizes[weight] for weight in weights.values())
     return Sparsity(
         linears=sum(zeros[weight] for weight in weights.values()) / total,
         model=sum(zeros.values()) / parameters,
@@ -173,18 +179,17 @@ def measure_sparsity(checkpoint: Checkpoint, linears: tuple[str, ...], parameter
 def check_masks(checkpoint: Checkpoint) -> MaskCheck | None:
     """Hold the weights against the masks that lie beside them; None where there are none.
 
-    None as well where a masked weight is stored in another form (packed 4-bit): its zeros cannot be counted.
+    None as well where a masked weight is stored in a form that is not read here: its zeros cannot be counted.
 
     Raises:
         CheckpointError: The masks are damaged.
     """
     from sparsify.masks import count_violations, load_masks
+    from sparsify.quantize.stored import is_packed_int4
 
     masks = load_masks(checkpoint.path)
-    stored = (checkpoint.tensors.get(name) for name in masks)
-    fits = [
-        ref is not None and ref.shape == tuple(mask.shape) for ref, mask in zip(stored, masks.values(), strict=True)
-    ]
+    plain = {name: ref.shape for name, ref in checkpoint.tensors.items()}
+    fits = [is_packed_int4(checkpoint, name) or plain.get(name) == tuple(mask.shape) for name, mask in masks.items()]
     if not fits or not all(fits):
         return None
     pruned = sum(int((~mask).sum()) for mask in masks.values())
@@ -216,12 +221,19 @@ def _structure(model_dir: Path) -> tuple[tuple[str, ...], int]:
     from sparsify.blocks import find_structure, load_skeleton
 
     model = load_skeleton(model_dir)
-    return find_structure(model).all_linears, sum(parameter.numel() for parameter in model.parameters())
+    return find_structure(model, strict=False).all_linears, sum(parameter.numel() for parameter in model.parameters())
 
 
-def _weight_bits(checkpoint: Checkpoint, stored: list[TensorRef]) -> int:
+def _weight_bits(checkpoint: Checkpoint, linears: tuple[str, ...]) -> int:
+    from sparsify.quantize.stored import is_packed_int4
+
+    weights = [f"{name}.weight" for name in linears]
+    stored = [checkpoint.tensors[weight] for weight in weights if weight in checkpoint.tensors]
     if stored:
+        # The widest linear counts, so that a few that were left as they are show.
         return max(_FLOATS.get(ref.dtype) or _INTEGERS.get(ref.dtype, 32) for ref in stored)
+    if weights and all(is_packed_int4(checkpoint, weight) for weight in weights):
+        return 4
     groups = checkpoint.config.get("quantization_config", {}).get("config_groups", {})
     bits = [group["weights"]["num_bits"] for group in groups.values() if group.get("weights")]
     return max(bits) if bits else int(checkpoint.config.get("quantization_config", {}).get("bits", 16))

@@ -1,4 +1,4 @@
-"""`sparsebench bench`: a speed panel without a study, and load on an endpoint."""
+"""`sparsebench bench`: a speed panel without a study, load on an endpoint, and sparsification next to others."""
 
 from __future__ import annotations
 
@@ -26,9 +26,11 @@ class _PanelByDefault(TyperGroup):
 
 bench_app = typer.Typer(
     cls=_PanelByDefault,
-    help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint.",
+    help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; or "
+    "`sparsify` for pruning and quantization next to llm-compressor.",
     epilog="Examples:  sparsebench bench pocket ./sparse --workload decode --out out/speed  |  sparsebench bench serve "
-    "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4",
+    "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4  |  sparsebench bench sparsify --model pocket "
+    "--out out/sparsify",
     no_args_is_help=True,
 )
 
@@ -172,6 +174,77 @@ def serve(
         raise InfrastructureError(
             f"not valid: {'; '.join(summary['invalid_because'])}; run the client on a quieter machine"
         )
+
+
+@bench_app.command(
+    epilog="Examples:  sparsebench bench sparsify --model pocket --arms sparsegpt@50,admm+refine@50 --out out/sparsify"
+    "  |  sparsebench bench sparsify --model text --model pocket --seeds 0,1,2 --peers ~/venv-llmcompressor --data "
+    "../shared/data --out results/sparsify. An interrupted run continues: finished arms are not run again. One thread; "
+    "all arms of both models with three seeds take some hours, and the text model half an hour more.",
+)
+def sparsify(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, results.md, plots, raw lines.")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="text (trained here), pocket or a directory; repeatable.")
+    ] = None,
+    arms: Annotated[str | None, typer.Option(help="Names or globs, such as lc:*,admm+refine@70.")] = None,
+    seeds: Annotated[str, typer.Option(help="Of the calibration text; those after the first run claimed arms.")] = "0",
+    peers: Annotated[Path | None, typer.Option(help="Environment for llm-compressor; made if absent.")] = None,
+    data: Annotated[
+        Path, typer.Option(envvar="SPARSEBENCH_DATA", help="Folder of real text: wikitext2_raw, c4_demo, ...")
+    ] = Path("../shared/data"),
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for corpora, the text model, variants in the making.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Calibration windows.")] = 128,
+    seq: Annotated[int, typer.Option(min=2, help="Tokens of a calibration window.")] = 512,
+    context: Annotated[int, typer.Option(min=2, help="Tokens of an evaluation window.")] = 512,
+    eval_tokens: Annotated[int, typer.Option(min=2, help="Read of an evaluation text, from its beginning.")] = 32_768,
+    repeats: Annotated[int, typer.Option(min=1, help="Counted rounds of the timed arms.")] = 3,
+    list_arms: Annotated[bool, typer.Option("--list", help="Print the arms and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prune and quantize by every method, next to llm-compressor on the same tokens."""
+    import shlex
+    import sys
+
+    from harness.bench.sparsify.arms import chosen_arms
+    from harness.errors import ConfigError
+
+    chosen = chosen_arms(arms)
+    if list_arms:
+        typer.echo("\n".join(arm.name for arm in chosen))
+        return
+    from harness.bench.sparsify.run import Plan, run_benchmark
+    from harness.bench.sparsify.subjects import Settings
+    from harness.models import cache_directory
+
+    if all(arm.peer for arm in chosen) and peers is None:
+        raise ConfigError("these arms are llm-compressor's; --peers names the environment to run it in")
+    plan = Plan(
+        models=tuple(model or ["text", "pocket"]),
+        arms=chosen,
+        seeds=_seeds(seeds),
+        out=out,
+        work=work or cache_directory() / "bench-sparsify",
+        data=data,
+        peers=peers.expanduser() if peers else None,
+        settings=Settings(samples, seq, context=context, eval_tokens=eval_tokens, repeats=repeats),
+        command=f"sparsebench {shlex.join(sys.argv[1:])}",
+    )
+    run_benchmark(plan, quiet=quiet)
+    if not quiet:
+        typer.echo(f"results: {out / 'results.md'}")
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    from harness.errors import ConfigError
+
+    try:
+        seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"--seeds is a list of numbers such as 0,1,2, not {text!r}") from None
+    return seeds
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:

@@ -26,7 +26,7 @@ from harness.bench.machine import describe_machine
 from harness.bench.record import panel_key, read_record, record_path, weight_bytes, write_record
 from harness.bench.rows import TWIN, Entry, lacks_confirmation, panel_rows, process_name, unmeasured_rows
 from harness.bench.series import Series
-from harness.bench.spec import INT8_REASON, PanelOptions, PanelRow, PanelSpec
+from harness.bench.spec import INT4_REASON, INT8_REASON, PanelOptions, PanelRow, PanelSpec
 from harness.errors import ConfigError, EngineError
 from sparsify.progress import NullProgress, Progress
 
@@ -197,7 +197,10 @@ def skip_reasons(variants: Mapping[str, Path]) -> dict[str, str]:
         except (OSError, ValueError):
             continue  # the worker that opens it says clearly what is wrong
         if isinstance(config, dict) and config.get("quantization_config"):
-            reasons[name] = INT8_REASON
+            # Packed formats hold 4-bit weights beside activations in float.
+            quantization = config["quantization_config"]
+            packed = isinstance(quantization, dict) and quantization.get("format") == "pack-quantized"
+            reasons[name] = INT4_REASON if packed else INT8_REASON
     return reasons
 
 

@@ -10,6 +10,7 @@ from harness.engines import ENGINES
 from harness.errors import ConfigError
 
 INT8_REASON = "INT8 is emulated in float by the torch engine: its speed means nothing"
+INT4_REASON = "INT4 weights are expanded to float by the torch engine: its speed means nothing"
 BASELINE_REASON = "the baseline itself: 1 by definition"
 LEAST_BLOCKS = 6
 LEAST_SECONDS = 0.25

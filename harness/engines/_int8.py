@@ -1,13 +1,14 @@
-"""A lean forward for compressed-tensors W8A8 linears: the same numbers as the library's, without its overhead.
+"""A lean forward for compressed-tensors integer linears: the same numbers as the library's, without its overhead.
 
 The library decompresses the weights at the first forward and then quantises the activations of every linear through a
-dozen small tensor operations, which triples the time per token of a small model. Imported only by the torch engine.
+dozen small tensor operations, which triples the time per token of a small model. Weight-only linears (INT4) need
+nothing but their decompressed weight. Imported only by the torch engine.
 """
 
 from __future__ import annotations
 
 from types import MethodType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -37,32 +38,48 @@ class _Rounder:
         return rounded
 
 
-def _is_plain_w8a8(module: nn.Module) -> bool:
+def _round_static(activations: Tensor, scale: Tensor) -> Tensor:
+    """Round activations to int8 with one stored scale, held in float."""
+    return (activations / scale).clamp_(-128.0, 127.0).round_().mul_(scale)
+
+
+def _kind(module: nn.Module) -> Literal["token", "static", "weights"] | None:
+    """How a decompressed linear rounds its inputs (`weights`: not at all); None where the library must do it."""
     scheme: Any = getattr(module, "quantization_scheme", None)
     if scheme is None or not isinstance(module, nn.Linear) or scheme.output_activations is not None:
-        return False
+        return None
+    if getattr(module, "quantization_status", None) != "decompressed" or not module.weight.is_floating_point():
+        return None
     inputs = scheme.input_activations
-    return (
-        getattr(module, "quantization_status", None) == "decompressed"
-        and inputs is not None
-        and (inputs.type, inputs.num_bits, inputs.symmetric) == ("int", 8, True)
-        and (inputs.strategy, inputs.dynamic) == ("token", True)
-        and inputs.scale_dtype is None
-        and module.weight.is_floating_point()
-    )
+    if inputs is None:
+        return "weights"
+    if (inputs.type, inputs.num_bits, inputs.symmetric) != ("int", 8, True) or inputs.scale_dtype is not None:
+        return None
+    if (inputs.strategy, inputs.dynamic) == ("token", True):
+        return "token"
+    stored = getattr(module, "input_scale", None)
+    plain = (inputs.strategy, inputs.dynamic) == ("tensor", False) and isinstance(stored, Tensor)
+    return "static" if plain and stored is not None and stored.numel() == 1 else None
 
 
 def use_lean_forward(model: nn.Module) -> int:
-    """Give every decompressed W8A8 linear the lean forward; returns how many got it.
+    """Give every decompressed linear whose scheme is understood the lean forward; returns how many got it.
 
     Linears with another scheme keep the library's forward, so nothing is computed in another way than was saved.
     """
-    found = [module for module in model.modules() if _is_plain_w8a8(module)]
     rounder = _Rounder()
 
-    def forward(self: nn.Linear, activations: Tensor) -> Tensor:
+    def token(self: nn.Linear, activations: Tensor) -> Tensor:
         return functional.linear(rounder(activations), self.weight, self.bias)
 
-    for module in found:
-        module.forward = MethodType(forward, module)
+    def static(self: nn.Linear, activations: Tensor) -> Tensor:
+        return functional.linear(_round_static(activations, self.get_parameter("input_scale")), self.weight, self.bias)
+
+    def weights(self: nn.Linear, activations: Tensor) -> Tensor:
+        return functional.linear(activations, self.weight, self.bias)
+
+    forwards = {"token": token, "static": static, "weights": weights}
+    found = [(module, kind) for module in model.modules() if (kind := _kind(module)) is not None]
+    for module, kind in found:
+        module.forward = MethodType(forwards[kind], module)
     return len(found)

@@ -1,36 +1,34 @@
-"""Round to nearest: symmetric INT8 weights, one scale per output channel; a zero stays a zero."""
+"""Round to nearest, symmetric: a zero stays a zero."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from sparsify.errors import NumericsError
+from sparsify.quantize.grid import INT8, Grid, check_finite, dequantize
 
-_MAX = 127
+__all__ = ["dequantize", "quantize_rtn"]
 
 
-def quantize_rtn(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rtn(weight: Tensor, grid: Grid = INT8) -> tuple[Tensor, Tensor]:
     """Quantize a weight.
 
     Args:
         weight: Float [out, in].
+        grid: INT8 has one scale per output channel, INT4 one per group of columns.
 
     Returns:
-        int8 [out, in] within ±127, and its scale, float32 [out, 1]; weight ≈ int8 · scale. A row of zeros has scale 1.
+        int8 [out, in] within the grid, and its scale, float32 [out, groups]; `dequantize` gives the weight back. A row
+        (or group) of zeros has scale 1.
 
     Raises:
         NumericsError: The weight holds non-finite values.
+        SparsifyError: The columns do not divide into groups.
     """
     values = weight.to(torch.float32)
-    if not bool(torch.isfinite(values).all()):
-        raise NumericsError("the weight holds non-finite values; the checkpoint is damaged")
-    scale = values.abs().amax(dim=1, keepdim=True) / _MAX
-    # An all-zero row, or one so small that its scale is 0 in float32, quantizes to zeros.
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (values / scale).round().clamp(-_MAX, _MAX).to(torch.int8), scale
-
-
-def dequantize(quantized: Tensor, scale: Tensor) -> Tensor:
-    """The float32 weight that an int8 weight and its scale stand for."""
-    return quantized.to(torch.float32) * scale.to(torch.float32)
+    check_finite(values)
+    grid.check(values.shape[1])
+    scale = grid.scales(values)
+    grouped = values.reshape(-1, grid.group or values.shape[1])
+    rounded = grid.round(grouped, scale.reshape(-1, 1)).to(torch.int8)
+    return rounded.reshape(values.shape), scale

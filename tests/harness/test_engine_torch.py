@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -363,6 +364,53 @@ def test_weights_that_are_not_finite_are_an_error_not_text(tmp_path: Path) -> No
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EngineError, match="variant broken: .*not finite"):
         TorchEngine.load(path).generate_batch([Request("r", (5, 6), 4)])
+
+
+def quantised(source: Path, target: Path, *, group: int | None = None, static: bool = False) -> Path:
+    """The tiny model as sparsify stores W4A16 (with `group`) or W8A8."""
+    from sparsify.quantize.grid import INT8, int4
+    from sparsify.quantize.layout import quantization_config, stored_linear
+    from sparsify.quantize.rtn import quantize_rtn
+
+    save_tiny(target)
+    stored: dict[str, torch.Tensor] = {}
+    ignored = ["lm_head"]
+    for name, weight in load_file(source / "model.safetensors").items():
+        linear = name.removesuffix(".weight")
+        if not linear.endswith("proj") or (group and weight.shape[1] % group):
+            ignored += [linear] if linear.endswith("proj") else []
+            stored[name] = weight
+            continue
+        found = quantize_rtn(weight, INT8 if group is None else int4(group))
+        packed = torch.float32 if group else None
+        stored |= stored_linear(linear, *found, packed=packed, input_scale=0.03 if static else None)
+    save_file(stored, target / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((target / "config.json").read_text())
+    config["quantization_config"] = quantization_config(ignored, group=group, static=static)
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+@pytest.mark.parametrize("settings", [{"group": 32}, {"static": True}], ids=["int4", "static-int8"])
+def test_other_schemes_give_the_librarys_numbers_bit_for_bit(
+    tiny: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    pytest.importorskip("compressed_tensors")
+    from harness.bench.panel import skip_reasons
+    from harness.engines._load import load_model, pick_device
+
+    path = quantised(tiny, tmp_path / "quantised", **settings)
+    lean, library = TorchEngine.load(path, threads=1), load_model(path, device=pick_device("cpu"), dtype="float32")
+    ids = torch.tensor([prompts(1, seed=1)[0]])
+    with torch.inference_mode():
+        ours, theirs = lean.model(ids).logits, library(ids).logits
+        dense = TorchEngine.load(tiny).model(ids).logits
+    assert torch.equal(ours, theirs)
+    forward = lean.model.model.layers[0].mlp.down_proj.forward
+    assert "use_lean_forward" in forward.__func__.__qualname__
+    assert float((ours - dense).abs().max()) > 0.01
+    [reason] = skip_reasons({"q": path}).values()
+    assert reason.startswith("INT4" if "group" in settings else "INT8")
 
 
 def test_a_missing_compressed_tensors_names_the_extra(

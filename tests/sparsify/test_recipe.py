@@ -24,6 +24,11 @@ NAMES = {
     "sparse70-recovered-int8",
     "sparse-finetuned",
     "sparse-finetuned-int8",
+    "sparse70-admm",
+    "2of4-admm",
+    "int4",
+    "int8-smooth",
+    "sparse50-int4",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
@@ -59,6 +64,7 @@ def test_variants_of_one_recipe_begin_alike() -> None:
     assert recovered.stages[: len(plain.stages)] == plain.stages
     assert quantized.stages[: len(recovered.stages)] == recovered.stages
     assert load_recipe("sparse-finetuned-int8").stages[:1] == load_recipe("sparse-finetuned").stages
+    assert load_recipe("sparse50-int4").stages[:1] == load_recipe("sparse50").stages
 
 
 def test_resolved_has_every_default(tmp_path: Path) -> None:
@@ -88,6 +94,26 @@ def test_hash_ignores_writing_and_sees_values(tmp_path: Path) -> None:
     assert recipe_hash(load_recipe(write(tmp_path, f"stages:\n  - {other}\n"))) != short
 
 
+def test_the_hashes_of_recorded_recipes_stand() -> None:
+    """Settings that a stage got later do not change the hash of a recipe that does not use them."""
+    assert recipe_hash(load_recipe("int8")).startswith("044dfd3557e7888835377ac5fbe91f16")
+    assert recipe_hash(load_recipe("2of4-int8")).startswith("a2d15d864ac7ae2a946f05733357e4ef")
+
+
+def test_prune_writes_out_what_is_used() -> None:
+    found = load_recipe("sparse70-admm").resolved()["stages"][0]["prune"]
+    assert found["refine"] is True and found["calibration"]["holdout"] == 0.25
+    assert found["allocation"]["kind"] == "slope" and not {"order", "keep_zeros"} & found.keys()
+
+
+def test_quantize_writes_out_what_is_used() -> None:
+    stages = [load_recipe(name).stages[-1].resolved()["quantize"] for name in ("int8", "int4", "int8-smooth")]
+    assert stages[0] == {"scheme": "w8a8", "method": "rtn", "skip": ["lm_head"]}
+    assert (stages[1]["group_size"], stages[1]["calibration"]["seed"], "smooth" in stages[1]) == (64, 0, False)
+    assert (stages[2]["activations"], stages[2]["smooth"]) == ("static", 0.5)
+    assert load_recipe("int4").sources == ("suite:mix/train",)
+
+
 def test_finetune_gives_the_trainer_its_settings() -> None:
     stage = load_recipe("sparse70-recovered").stages[1].finetune
     assert stage is not None
@@ -109,11 +135,11 @@ def test_pattern_sets_sparsity(tmp_path: Path) -> None:
         ("stages:\n  - purne: {}\n", "unknown key 'purne' in stages[0]; allowed: finetune, prune, quantize"),
         (
             "stages: [{prune: {method: magnitude, sparsty: 0.5}}]",
-            "unknown key 'sparsty' in stages[0].prune; allowed: block",
+            "unknown key 'sparsty' in stages[0].prune; allowed: alloc",
         ),
         (
             "stages: [{prune: {method: wanda, sparsity: 0.5, calibration: {source: a, sample: 3}}}]",
-            "unknown key 'sample' in stages[0].prune.calibration; allowed: samples, seed, seq, source",
+            "unknown key 'sample' in stages[0].prune.calibration; allowed: holdout, samples, seed, seq, source",
         ),
         (
             "stages: [{finetune: {data: a, losses: {ce: 1, l2: 1}}}]",
@@ -130,9 +156,57 @@ def test_pattern_sets_sparsity(tmp_path: Path) -> None:
             "stages: [{prune: {method: magnitude, sparsity: 0.5, calibration: {source: a}}}]",
             "magnitude uses no calibration",
         ),
-        ("stages: [{prune: {method: magnitude, sparsity: 0.5, scope: block}}]", "scope of magnitude is matrix or row"),
+        (
+            "stages: [{prune: {method: sparsegpt, sparsity: 0.5, scope: matrix, calibration: {source: a}}}]",
+            "scope of sparsegpt is block or row",
+        ),
         ("stages: [{finetune: {data: a, losses: {squarehead: 1}}}]", "add `teacher: base`"),
+        (
+            "stages: [{prune: {method: admm, sparsity: 0.5, allocation: {kind: slope}, calibration: {source: a}}}]",
+            "a slope is chosen on held-out text; add `holdout: 0.25` to calibration, or give beta",
+        ),
+        (
+            'stages: [{prune: {method: admm, pattern: "2:4", allocation: {kind: owl}, calibration: {source: a}}}]',
+            "pattern 2:4 fixes the budget of every linear",
+        ),
+        (
+            "stages: [{prune: {method: magnitude, sparsity: 0.5, allocation: {kind: owl, beta: 0.1}}}]",
+            "beta is for kind slope, not owl",
+        ),
+        (
+            "stages: [{prune: {method: magnitude, sparsity: 0.5, allocation: {kind: slope, gamma: 0.1}}}]",
+            "unknown key 'gamma' in stages[0].prune.allocation; allowed: beta, file",
+        ),
+        (
+            "stages: [{prune: {method: magnitude, sparsity: 0.5, allocation: {kind: file, file: nowhere.yaml}}}]",
+            "allocation file 'nowhere.yaml' cannot be read",
+        ),
+        ("stages: [{prune: {method: magnitude, sparsity: 0.5, refine: true}}]", "magnitude needs calibration"),
         ("stages: [{quantize: {}}, {prune: {method: magnitude, sparsity: 0.5}}]", "quantize must be the last stage"),
+        ("stages: [{quantize: {method: gptq}}]", "gptq needs calibration"),
+        ("stages: [{quantize: {smooth: 0.5}}]", "smooth needs calibration"),
+        ("stages: [{quantize: {activations: static}}]", "activations: static needs calibration"),
+        ("stages: [{quantize: {skip_error: 0.1}}]", "skip_error needs calibration"),
+        ("stages: [{quantize: {calibration: {source: a}}}]", "uses no calibration"),
+        ("stages: [{quantize: {group_size: 64}}]", "w8a8 has one scale per output channel; remove group_size"),
+        ("stages: [{quantize: {scheme: w4a16, group_size: 48}}]", "group_size: Input should be 32, 64 or 128"),
+        ("stages: [{quantize: {scheme: w4a16, activations: static}}]", "w4a16 leaves activations in float"),
+        ("stages: [{quantize: {scheme: w4a16, smooth: 0.5, calibration: {source: a}}}]", "w4a16 does not do; remove"),
+        ("stages: [{quantize: {prune: {sparsity: 0.5}}}]", "prune inside quantize needs method: gptq"),
+        ("stages: [{quantize: {method: rtn, percdamp: 0.1}}]", "rtn uses no Hessian; remove percdamp"),
+        (
+            "stages: [{quantize: {method: gptq, prune: {sparsity: 0.5}, skip_error: 1, calibration: {source: a}}}]",
+            "skip_error cannot tell",
+        ),
+        ("stages: [{quantize: {method: gptq, prune: {pattern: 2:4}}}]", 'pattern must be in quotes, as "2:4"'),
+        (
+            'stages: [{quantize: {method: gptq, prune: {pattern: "2:4", sparsity: 0.7}, calibration: {source: a}}}]',
+            "contradicts pattern 2:4",
+        ),
+        (
+            "stages: [{quantize: {method: gptq, prune: {scope: row}, calibration: {source: a}}}]",
+            "unknown key 'scope' in stages[0].quantize.prune; allowed: pattern, sparsity",
+        ),
         ("stages: [{quantize: {}, finetune: {data: a}}]", "exactly one of"),
         ("stages: {prune: {}}", "stages must be a list"),
         ("stages: [prune]", "stages[0] must be a mapping"),
@@ -153,7 +227,7 @@ def test_wrong_recipes_get_one_clear_line(tmp_path: Path, text: str, said: str) 
 
 
 def test_unknown_name_lists_the_builtins() -> None:
-    with pytest.raises(RecipeError, match="no recipe 'sparse99'.*2of4, 2of4-int8, dense"):
+    with pytest.raises(RecipeError, match="no recipe 'sparse99'.*2of4, 2of4-admm, 2of4-int8, dense"):
         load_recipe("sparse99")
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from sparsify import files
+from sparsify import files, shards
+from sparsify.errors import CheckpointError
 from sparsify.progress import NullProgress, Progress
-from sparsify.recipe import parse_recipe
+from sparsify.prune import budgets, journal, stage
+from sparsify.recipe import Recipe, parse_recipe
 from sparsify.run import MakeOptions, make_variant
+from sparsify.variant import read_variant
 
 STAGES = [
     {
@@ -32,9 +37,9 @@ STAGES = [
 RECIPE = parse_recipe({"stages": STAGES}, name="all", where="test")
 
 
-def make(root: Path, model: Path, corpus: Path, progress: Progress | None = None) -> None:
+def make(root: Path, model: Path, corpus: Path, progress: Progress | None = None, *, recipe: Recipe = RECIPE) -> None:
     options = MakeOptions(store=root / "store", name="v", base="tiny", resolve_corpus=lambda _source: corpus)
-    make_variant(model, RECIPE, root / "v", options=options, progress=progress)
+    make_variant(model, recipe, root / "v", options=options, progress=progress)
 
 
 def in_child(work: Callable[[], None]) -> int:
@@ -122,11 +127,109 @@ def test_killed_around_a_rename(
     assert artefacts(tmp_path) == uninterrupted
 
 
+SEARCHED = parse_recipe(
+    {
+        "stages": [
+            {
+                "prune": {
+                    "method": "admm",
+                    "sparsity": 0.6,
+                    "refine": True,
+                    "order": "sequential",
+                    "allocation": {"kind": "slope"},
+                    "calibration": {"source": "text", "samples": 12, "seq": 16, "holdout": 0.25},
+                }
+            }
+        ]
+    },
+    name="searched",
+    where="test",
+)
+
+
+@pytest.fixture(scope="module")
+def searched(model_dir: Path, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("searched")
+    assert in_child(lambda: make(root, model_dir, corpus, recipe=SEARCHED)) == 0
+    return artefacts(root)
+
+
+def dies_at(owner: object, name: str, number: int) -> None:
+    """Let the process kill itself at the `number`-th call of a function."""
+    real, left = getattr(owner, name), [number]
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, counting)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "number"),
+    [
+        (stage, "solve", 4),  # within a block
+        (stage, "solve", 11),
+        (shards.ShardWriter, "add", 9),  # while a block is being collected
+        (shards.ShardWriter, "_copy", 3),  # while its shard is being written
+        (shards.ShardWriter, "_copy", 20),
+        (shards.ShardWriter, "_copy", 60),  # while the result is assembled
+        (journal, "write_json", 1),  # before the plan, and before the state of a finished block
+        (journal, "write_json", 3),
+        (budgets, "solve", 30),  # while a slope is being chosen
+        (budgets, "write_json", 1),
+    ],
+)
+def test_killed_within_a_block_or_a_file(
+    owner: object, name: str, number: int, searched: dict[str, bytes], model_dir: Path, corpus: Path, tmp_path: Path
+) -> None:
+    """The process dies inside a solver, a file or a search, twice, and what is made in the end is the same."""
+
+    def work() -> None:
+        dies_at(owner, name, number)
+        make(tmp_path, model_dir, corpus, recipe=SEARCHED)
+
+    for attempt in range(2):
+        status = in_child(work)
+        # The second time there may be less left to do than until the moment of death.
+        assert (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL) or (attempt and status == 0)
+    assert in_child(lambda: make(tmp_path, model_dir, corpus, recipe=SEARCHED)) == 0
+    assert artefacts(tmp_path) == searched
+
+
+def test_work_of_another_environment_is_said(model_dir: Path, corpus: Path, tmp_path: Path) -> None:
+    in_child(lambda: make(tmp_path, model_dir, corpus, KillAt(2)))
+    plan = next((tmp_path / "store").glob("*.work")) / "plan.json"
+    found = json.loads(plan.read_text())
+    found["environment"]["threads"] = 99
+    plan.write_text(json.dumps(found))
+    make(tmp_path, model_dir, corpus)
+    info = read_variant(tmp_path / "v")
+    assert [(event.kind, event.detail) for event in info.events] == [("resumed_elsewhere", "threads 99 became 1")]
+    assert info.stages[0]["used"]["resumed_blocks"] == 2
+
+
+def test_foreign_or_damaged_work_is_refused(model_dir: Path, corpus: Path, tmp_path: Path) -> None:
+    in_child(lambda: make(tmp_path, model_dir, corpus, KillAt(2)))
+    work = next((tmp_path / "store").glob("*.work"))
+    plan, block = work / "plan.json", work / "block_0000.safetensors"
+    before, whole = plan.read_text(), block.read_bytes()
+    found = json.loads(before)
+    found["work"]["model"] = "another"
+    plan.write_text(json.dumps(found))
+    with pytest.raises(CheckpointError, match="was begun for another recipe, model or text"):
+        make(tmp_path, model_dir, corpus)
+    plan.write_text(before)
+    block.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=r"block_0000.safetensors is damaged; remove .* to start again"):
+        make(tmp_path, model_dir, corpus)
+
+
 def test_finished_blocks_are_not_solved_again(
     model_dir: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sparsify.prune import stage
-
     in_child(lambda: make(tmp_path, model_dir, corpus, KillAt(2)))
     solved: list[int] = []
     solve = stage.solve

@@ -105,11 +105,13 @@ def test_pruned_variant_is_what_its_record_says(shop: Workshop, corpus: Path, mo
             continue
         gone = tensor[~masks[name]]
         assert bool((gone == 0).all()) and not bool(torch.signbit(gone).any())
-        assert int((~masks[name]).sum()) == round(0.7 * tensor.numel())
+        assert abs(int((~masks[name]).sum()) - 0.7 * tensor.numel()) < 1
         assert info.sparsity.per_linear[name.removesuffix(".weight")] == pytest.approx(
             float((tensor == 0).float().mean())
         )
         zeros, total = zeros + int((tensor == 0).sum()), total + tensor.numel()
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    assert pruned == round(0.7 * sum(mask.numel() for mask in masks.values())), "the target is met to the weight"
     assert info.sparsity.linears == pytest.approx(zeros / total)
     assert info.sparsity.model == pytest.approx(zeros / sum(tensor.numel() for tensor in before.values()))
     assert (info.name, info.base, info.baseline, info.weight_bits, info.dtype) == (
@@ -120,7 +122,7 @@ def test_pruned_variant_is_what_its_record_says(shop: Workshop, corpus: Path, mo
         "bfloat16",
     )
     assert [entry.model_dump() for entry in info.calibration] == [
-        {"source": "text", "sha256": sha256_file(corpus), "samples": 16, "seq": 24, "seed": 0}
+        {"source": "text", "sha256": sha256_file(corpus), "samples": 16, "seq": 24, "seed": 0, "holdout": 0.0}
     ]
     assert read_variant(out) == info
     text = (out / "variant.json").read_text() + (out / "config.json").read_text()
@@ -247,7 +249,7 @@ def test_second_pruning_keeps_the_first(shop: Workshop) -> None:
     early, late = load_masks(first), load_masks(second)
     for name, mask in late.items():
         assert not bool((mask & ~early[name]).any())
-        assert int((~mask).sum()) == round(0.7 * mask.numel())
+        assert abs(int((~mask).sum()) - 0.7 * mask.numel()) < 1
     assert [stage["kind"] for stage in info.stages] == ["prune", "prune"]
 
 

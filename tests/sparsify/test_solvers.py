@@ -198,12 +198,15 @@ def test_dead_columns_go_first_and_are_charged() -> None:
     assert error < 0.2
 
 
-def test_more_dead_columns_than_budget_are_all_pruned() -> None:
+def test_more_dead_columns_than_budget_use_up_the_budget() -> None:
     weight, hessian = correlated(8, 16)
     hessian[:8], hessian[:, :8] = 0.0, 0.0
     solution = sparsegpt(weight, hessian, Budget(0.25), block_size=4)
-    assert not bool(solution.mask[:, :8].any())
-    assert bool(solution.mask[:, 8:].all()), "the overrun of the first blocks is charged to the later ones"
+    assert int((~solution.mask).sum()) == 32
+    assert bool(solution.mask[:, 8:].all()), "no weight of a live input goes while dead ones are left"
+    spared = solution.mask[:, :8]
+    assert torch.equal(solution.weight[:, :8][spared], weight[:, :8][spared])
+    assert [note.kind for note in solution.notes] == ["dead_inputs"]
 
 
 def test_earlier_zeros_stay_and_are_charged() -> None:
