@@ -25,6 +25,7 @@ NAMES = {
     "sparse-finetuned",
     "sparse-finetuned-int8",
     "sparse70-admm",
+    "sparse70-reconstructed",
     "2of4-admm",
     "int4",
     "int8-smooth",
