@@ -125,7 +125,7 @@ def test_every_arm_has_its_own_name_and_a_recipe_of_ours_is_one() -> None:
     assert {arm.pattern for arm in arms if arm.peer} == {"50", "60", "70", "80", "2:4", "4:8"}
     calibration = {"source": "calibration", "samples": 4, "seq": 8, "seed": 1}
     plain = [arm for arm in arms if not arm.peer and not arm.quantize]
-    assert len(plain) == 41
+    assert len(plain) == 40
     for arm in plain:
         stage = parse_recipe(recipe_of(arm, calibration), name="arm", where="test").stages[0].prune
         assert stage is not None and stage.sparsity == pytest.approx(arm.sparsity)

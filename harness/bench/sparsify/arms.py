@@ -68,7 +68,7 @@ class Arm:
     @property
     def claimed(self) -> bool:
         """Whether a claim rests on it, so that every seed runs it."""
-        pruned_well = self.method not in ("magnitude", "wanda") and not self.quantize
+        pruned_well = self.method not in ("magnitude", "wanda", REBUILT) and not self.quantize
         return pruned_well and self.pattern in CLAIMED_PATTERNS
 
     @property
@@ -81,7 +81,7 @@ def all_arms() -> tuple[Arm, ...]:
     """Every arm; those that the claims rest on come first, next to each other."""
     ours = [Arm(method, pattern) for pattern in PATTERNS for method in METHODS]
     ours += [Arm(method, pattern, "slope") for pattern in SPARSITIES for method in SLOPED]
-    ours += [Arm(REBUILT, "70"), Arm(REBUILT, "70", "slope"), Arm(REBUILT, "2:4")]
+    ours += [Arm(REBUILT, pattern) for pattern in CLAIMED_PATTERNS]
     quantizers = ("w8a8-rtn", "w8a8-gptq", "w8a8-joint", "w4a16-rtn", "w4a16-gptq", "w4a16-joint")
     ours += [Arm("sparsegpt", pattern, quantize=quantizer) for pattern in CLAIMED_PATTERNS for quantizer in quantizers]
     ours += [Arm("admm+refine", pattern, quantize="w8a8-gptq") for pattern in CLAIMED_PATTERNS]
