@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,6 +29,44 @@ def _table(scores: Sequence[Scores] | Floats, name: str) -> Floats:
     return table
 
 
+@dataclass(frozen=True, slots=True)
+class _Paired:
+    """Checked scores by seed, [S, n] and [S', n], and what both estimates take from them.
+
+    `right` and `before` [n] are the means over seeds; `gained` and `lost` count pairs over seeds.
+    """
+
+    v: Floats
+    b: Floats
+    grouped: Clusters
+    right: Floats
+    before: Floats
+    gained: int
+    lost: int
+
+    @property
+    def binary(self) -> bool:
+        return is_binary(self.v) and is_binary(self.b)
+
+    def result(self, estimate: Estimate) -> PairedEstimate:
+        return PairedEstimate(estimate, self.gained + self.lost, self.gained, self.lost)
+
+
+def _pair(
+    variant: Sequence[Scores] | Floats, baseline: Sequence[Scores] | Floats, clusters: Sequence[str] | None
+) -> _Paired | None:
+    """Pair the seeds; None where there is no item."""
+    v, b = _table(variant, "variant"), _table(baseline, "baseline")
+    if v.shape[1] != b.shape[1]:
+        raise ValueError(f"variant and baseline need the same items, got {v.shape[1]} and {b.shape[1]}")
+    n = int(v.shape[1])
+    if n == 0:
+        return None
+    again = np.resize(b, v.shape)
+    gained, lost = int(np.sum(v > again)), int(np.sum(v < again))
+    return _Paired(v, b, group(n, clusters), v.mean(axis=0), b.mean(axis=0), gained, lost)
+
+
 def seeds_difference(
     variant: Sequence[Scores] | Floats, baseline: Sequence[Scores] | Floats, clusters: Sequence[str] | None = None
 ) -> PairedEstimate:
@@ -47,17 +86,12 @@ def seeds_difference(
     `n` counts items. With one seed on both sides this is `paired_difference`, and `reason` says that no spread
     between seeds is in it. Raises ValueError for rows of different length or scores outside 0..1.
     """
-    v, b = _table(variant, "variant"), _table(baseline, "baseline")
-    if v.shape[1] != b.shape[1]:
-        raise ValueError(f"variant and baseline need the same items, got {v.shape[1]} and {b.shape[1]}")
-    n = int(v.shape[1])
-    if n == 0:
+    paired = _pair(variant, baseline, clusters)
+    if paired is None:
         return PairedEstimate(undefined("no pair of items"), 0, 0, 0)
-    paired = np.resize(b, v.shape)
-    gained, lost = int(np.sum(v > paired)), int(np.sum(v < paired))
-    grouped, right, before = group(n, clusters), v.mean(axis=0), b.mean(axis=0)
+    v, b, grouped, right, before = paired.v, paired.b, paired.grouped, paired.right, paired.before
     value = float((right - before).mean())
-    if is_binary(v) and is_binary(b):
+    if paired.binary:
         low, high = _item_interval(right, before, grouped, max(len(v), len(b)))
         method = grouped.suffix("tango")
     else:
@@ -67,13 +101,13 @@ def seeds_difference(
     variance = mean_variance(right - before, grouped) + spread
     estimate = Estimate(
         value,
-        n,
+        right.size,
         math.sqrt(variance) if variance > 0 else None,
         (max(-1.0, value - math.hypot(value - low, half)), min(1.0, value + math.hypot(high - value, half))),
         method,
         ONE_SEED if len(v) == 1 else None,
     )
-    return PairedEstimate(estimate, gained + lost, gained, lost)
+    return paired.result(estimate)
 
 
 def seeds_recovery(
@@ -86,21 +120,15 @@ def seeds_recovery(
     the interval of `recovery` on the means of the items. Seeds: Student's t on the means of the seeds, of which those
     of the baseline weigh r in the ratio. Joined by MOVER (Zou & Donner 2008). Undefined where the baseline scores 0.
     """
-    v, b = _table(variant, "variant"), _table(baseline, "baseline")
-    if v.shape[1] != b.shape[1]:
-        raise ValueError(f"variant and baseline need the same items, got {v.shape[1]} and {b.shape[1]}")
-    n = int(v.shape[1])
-    if n == 0:
+    paired = _pair(variant, baseline, clusters)
+    if paired is None:
         return PairedEstimate(undefined("no pair of items"), 0, 0, 0)
-    paired = np.resize(b, v.shape)
-    gained, lost = int(np.sum(v > paired)), int(np.sum(v < paired))
-    if not b.any():
-        reason = "the baseline scores 0: recovery is undefined"
-        return PairedEstimate(undefined(reason, n=n), gained + lost, gained, lost)
-    grouped, right, before = group(n, clusters), v.mean(axis=0), b.mean(axis=0)
+    v, b, grouped, right, before = paired.v, paired.b, paired.grouped, paired.right, paired.before
     level = float(before.mean())
+    if level == 0:
+        return paired.result(undefined("the baseline scores 0: recovery is undefined", n=right.size))
     value = float(right.mean()) / level
-    if is_binary(v) and is_binary(b):
+    if paired.binary:
         low, high = _ratio_interval(right, before, value, grouped, max(len(v), len(b)))
         method = grouped.suffix("tang")
     else:
@@ -111,13 +139,13 @@ def seeds_recovery(
     half /= level
     estimate = Estimate(
         value,
-        n,
+        right.size,
         math.sqrt(variance) if variance > 0 else None,
         (max(0.0, value - math.hypot(value - low, half)), value + math.hypot(high - value, half)),
         method,
         ONE_SEED if len(v) == 1 else None,
     )
-    return PairedEstimate(estimate, gained + lost, gained, lost)
+    return paired.result(estimate)
 
 
 def _ratio_interval(right: Floats, before: Floats, ratio: float, grouped: Clusters, seeds: int) -> tuple[float, float]:
