@@ -233,7 +233,7 @@ def sparsify(
         data=data,
         peers=peers.expanduser() if peers else None,
         settings=Settings(samples, seq, context=context, eval_tokens=eval_tokens, repeats=repeats),
-        command=f"sparsebench {shlex.join(sys.argv[1:])}",
+        command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word != '--report')}",
     )
     run_benchmark(plan, measure=not report, quiet=quiet)
     if not quiet:
