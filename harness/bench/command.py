@@ -201,6 +201,9 @@ def sparsify(
     context: Annotated[int, typer.Option(min=2, help="Tokens of an evaluation window.")] = 512,
     eval_tokens: Annotated[int, typer.Option(min=2, help="Read of an evaluation text, from its beginning.")] = 32_768,
     repeats: Annotated[int, typer.Option(min=1, help="Counted rounds of the timed arms.")] = 3,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure nothing; write the results of what is there.")
+    ] = False,
     list_arms: Annotated[bool, typer.Option("--list", help="Print the arms and stop.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -230,9 +233,9 @@ def sparsify(
         data=data,
         peers=peers.expanduser() if peers else None,
         settings=Settings(samples, seq, context=context, eval_tokens=eval_tokens, repeats=repeats),
-        command=f"sparsebench {shlex.join(sys.argv[1:])}",
+        command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word != '--report')}",
     )
-    run_benchmark(plan, quiet=quiet)
+    run_benchmark(plan, measure=not report, quiet=quiet)
     if not quiet:
         typer.echo(f"results: {out / 'results.md'}")
 

@@ -251,7 +251,7 @@ def test_claims_hold_or_not_or_are_not_measured() -> None:
     lines.append({"kind": "times", "model": "m", "times": times})
     lower70, lower24, excess, same50, refine50, same24, _, zeros = check_claims(lines, "m", "t")
     assert (lower70.holds, lower24.holds, excess.holds) == (True, False, True)
-    assert "31.2% on average over 2 seeds (12.5% to 50.0%)" in excess.numbers
+    assert "31.2% on average over 2 seed(s) (12.5% to 50.0%)" in excess.numbers
     assert (same50.holds, refine50.holds, same24.holds) == (True, False, None)
     assert zeros.holds and "3 variants: 0 revived, 0 broken" in zeros.numbers
     lines.append(line("lc:sparsegpt@2:4+w8a8-gptq", 0, 14.0, revived=7, broken=3))

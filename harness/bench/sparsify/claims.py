@@ -119,7 +119,7 @@ def _less_excess(arms: Mapping[tuple[str, int], Mapping[str, Any]], dense: float
     if not reductions:
         return Claim(said, None, "not measured")
     mean = statistics.fmean(reductions)
-    shown = f"{mean:.1%} on average over {len(reductions)} seeds ({min(reductions):.1%} to {max(reductions):.1%})"
+    shown = f"{mean:.1%} on average over {len(reductions)} seed(s) ({min(reductions):.1%} to {max(reductions):.1%})"
     return Claim(said, mean >= EXCESS_GOAL, f"{ours}: {shown}; dense {dense:.3f}")
 
 

@@ -18,7 +18,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = [
         "# Sparsification, measured",
         "One-shot pruning and quantization by sparsebench next to llm-compressor (`lc:`), on the same calibration "
-        "tokens, one thread, one machine, in one run.",
+        "tokens, one thread, one machine; the arms under `Times` in turn in one run.",
         f"Command: `{results['command']}`",
         _machine(results),
         *(_model(model) for model in results["models"]),

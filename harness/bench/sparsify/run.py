@@ -52,8 +52,8 @@ class Plan:
     command: str
 
 
-def run_benchmark(plan: Plan, *, quiet: bool = False) -> dict[str, Any]:
-    """Run what is missing, then write the results; they come back as plain JSON.
+def run_benchmark(plan: Plan, *, measure: bool = True, quiet: bool = False) -> dict[str, Any]:
+    """Run what is missing unless `measure` is off, then write the results; they come back as plain JSON.
 
     Raises:
         ConfigError: A text, a model or the peer's environment cannot be had.
@@ -76,7 +76,8 @@ def run_benchmark(plan: Plan, *, quiet: bool = False) -> dict[str, Any]:
             name, directory = _model(model, plan)
             subject = open_subject(name, directory, data=plan.data, work=plan.work, settings=plan.settings)
             session = Session(subject, plan.settings, journal, plan.work, ours, peer, quiet)
-            session.run(plan.arms, plan.seeds)
+            if measure:
+                session.run(plan.arms, plan.seeds)
             models.append(_collect(session, directory))
     results = {
         "schema_version": SCHEMA_VERSION,
@@ -132,6 +133,7 @@ def _model(model: str, plan: Plan) -> tuple[str, Path]:
 
 
 def _collect(session: Session, directory: Path) -> dict[str, Any]:
+    session.dense()
     key = session.key()
     lines = [line for line in session.journal.lines if all(line.get(name) == value for name, value in key.items())]
     latest = {(line["arm"], line["seed"]): line for line in lines if line["kind"] == "arm"}

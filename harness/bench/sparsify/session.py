@@ -127,8 +127,9 @@ class Session:
 
     def timings(self, arms: Sequence[Arm], seed: int) -> None:
         """Time the arms in turn, `repeats` rounds; each process makes one arm before the clock counts."""
-        key = self.key(kind="times", arms=[arm.name for arm in arms])
-        if not arms or self.journal.find(**key) is not None:
+        key = self.key(kind="times")
+        lines = [line for line in self.journal.lines if all(line.get(name) == value for name, value in key.items())]
+        if {arm.name for arm in arms} <= {name for line in lines for name in line["times"]}:
             return
         times: dict[str, list[dict[str, Any]]] = {arm.name: [] for arm in arms}
         for peer in {arm.peer: arm for arm in arms}.values():
