@@ -20,6 +20,7 @@ from harness.bench.sparsify.workers import Worker
 from harness.progress import Phase
 from sparsify.corpus import sha256_file
 from sparsify.files import empty_directory, sha256_json
+from sparsify.run import STAGE_VERSIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,14 +78,15 @@ class Session:
                 phase.say(f"{self.subject.name} {arm.name} seed {seed}: {_told(self.arm(arm, seed))}")
 
     def key(self, **more: Any) -> dict[str, Any]:
-        """What a result belongs to."""
-        from sparsify.run import STAGE_VERSIONS
+        """What a result belongs to.
 
-        settings = {**asdict(self.settings), "stages": dict(STAGE_VERSIONS)}
+        Not to the state of our code, which each line names instead (`stages`, `code_sha256`): to measure all arms anew
+        after a change, give another folder.
+        """
         return {
             "model": self.subject.name,
             "model_sha256": self._model_sha256,
-            "settings_sha256": sha256_json(settings),
+            "settings_sha256": sha256_json(asdict(self.settings)),
             **more,
         }
 
@@ -121,7 +123,8 @@ class Session:
             answer |= self._measure(out, masks=masks, nm=arm.nm)
             if arm.peer and not arm.quantize and "error" not in answer:
                 self._keep_masks(arm, seed)
-        line = {**key, "peer": arm.peer, "code_sha256": self._code_sha256, **answer}
+        code = {"stages": dict(STAGE_VERSIONS), "code_sha256": self._code_sha256}
+        line = {**key, "peer": arm.peer, **code, **answer}
         self.journal.add(line)
         return line
 
