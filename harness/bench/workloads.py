@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from harness.engines._cache import crop_to, new_cache
+from harness.engines._cache import cache_argument, crop_to, new_cache
 from harness.engines.torch import TorchEngine
 from harness.errors import ConfigError
 
@@ -42,7 +42,7 @@ class Decode:
     def __init__(self, engine: TorchEngine, *, context: int, batch: int, seed: int) -> None:
         """Fill the cache."""
         self._model, self._context = engine.model, context
-        self._cache = new_cache(engine.model)
+        self._cache, self._name = new_cache(engine.model), cache_argument(engine.model)
         self._first = self._forward(random_prompt(engine, batch, context, seed))
         self._token = self._first
 
@@ -57,7 +57,7 @@ class Decode:
 
     @torch.inference_mode()
     def _forward(self, ids: Tensor) -> Tensor:
-        output: Any = self._model(input_ids=ids, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        output: Any = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._name: self._cache})
         token: Tensor = output.logits[:, -1:].argmax(-1)
         return token
 
@@ -67,7 +67,7 @@ class Prefill:
 
     def __init__(self, engine: TorchEngine, *, context: int, batch: int, seed: int) -> None:
         """Draw the prompt."""
-        self._model = engine.model
+        self._model, self._name = engine.model, cache_argument(engine.model)
         self._ids = random_prompt(engine, batch, context, seed)
 
     def reset(self) -> None:
@@ -77,7 +77,7 @@ class Prefill:
     def step(self) -> None:
         """Read the prompt and choose the first token."""
         cache = new_cache(self._model)
-        output: Any = self._model(input_ids=self._ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        output: Any = self._model(input_ids=self._ids, use_cache=True, logits_to_keep=1, **{self._name: cache})
         output.logits[:, -1:].argmax(-1)
 
 
@@ -86,7 +86,7 @@ class Throughput:
 
     def __init__(self, engine: TorchEngine, *, context: int, batch: int, seed: int, new_tokens: int) -> None:
         """Draw the prompts."""
-        self._model, self._new_tokens = engine.model, new_tokens
+        self._model, self._new_tokens, self._name = engine.model, new_tokens, cache_argument(engine.model)
         self._ids = random_prompt(engine, batch, context, seed)
 
     def reset(self) -> None:
@@ -97,7 +97,7 @@ class Throughput:
         """Generate from an empty cache; the end token does not end anything."""
         cache, ids = new_cache(self._model), self._ids
         for _ in range(self._new_tokens):
-            output: Any = self._model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            output: Any = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._name: cache})
             ids = output.logits[:, -1:].argmax(-1)
 
 

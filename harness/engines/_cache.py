@@ -6,6 +6,7 @@ a fifth of the run. This layer writes into spare room and hands out views. Impor
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -105,3 +106,8 @@ def crop_to(cache: DynamicCache, length: int) -> None:
     surplus = cache.get_seq_length() - length
     if surplus > 0:
         cache.crop(-surplus)
+
+
+def cache_argument(model: Any) -> str:
+    """What a model's `forward` calls its cache: `cache` since transformers 5.24, `past_key_values` before."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

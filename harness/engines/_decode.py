@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engines._cache import drop_left, new_cache
+from harness.engines._cache import cache_argument, drop_left, new_cache
 from harness.engines.base import Finish, Request
 from harness.errors import EngineError
 
@@ -53,6 +53,7 @@ class Forward:
         self.model = model
         self.takes_positions = "position_ids" in known
         self.takes_keep = "logits_to_keep" in known
+        self.cache_argument = cache_argument(model)
 
     def __call__(
         self, ids: Tensor, mask: Tensor | None, positions: Tensor, *, cache: Any = None, keep: int = 1
@@ -64,7 +65,7 @@ class Forward:
         if self.takes_keep:
             extra["logits_to_keep"] = keep
         if cache is not None:
-            extra["past_key_values"] = cache
+            extra[self.cache_argument] = cache
         logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra).logits
         return logits[:, -keep:]
 

@@ -156,6 +156,25 @@ def test_a_growing_cache_holds_what_a_concatenating_one_holds(engine: TorchEngin
     assert torch.equal(keys, torch.cat([whole[[2, 0], :, 4:-3], part[:2]], 2))
 
 
+def test_generation_asks_nothing_of_transformers_that_is_going_away(tiny: Path) -> None:
+    """Deprecations are filtered elsewhere in the tests; a user would see each of them on every batch."""
+    code = f"""
+from pathlib import Path
+from harness.bench.workloads import build_workload
+from harness.engines import Request
+from harness.engines.torch import TorchEngine
+engine = TorchEngine.load(Path({str(tiny)!r}), threads=1)
+engine.generate_batch([Request("r", (5, 6), 4)])
+for name in ("decode", "prefill", "throughput"):
+    work = build_workload(engine, workload=name, context=8, batch=1, new_tokens=2, seed=0)
+    work.step()
+print("done")
+"""
+    warn = ["-W", "error::FutureWarning", "-W", "error::DeprecationWarning:transformers"]
+    done = subprocess.run([sys.executable, *warn, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "done" in done.stdout, done.stderr[-800:]
+
+
 def test_a_batch_repeats_itself_and_keeps_the_order(engine: TorchEngine) -> None:
     requests = [Request(f"r{i}", p, 12) for i, p in enumerate(prompts(7))]
     first, again = engine.generate_batch(requests), engine.generate_batch(requests)
