@@ -99,7 +99,7 @@ class Session:
         needed = message["context"] + message["longest"]
         if needed > self._engine.context_length:
             raise ConfigError(f"the panel needs {needed} positions of {self._engine.context_length}; lower its context")
-        keys = ("workload", "context", "batch", "new_tokens", "seed")
+        keys = ("workload", "context", "batch", "new_tokens", "seed", "longest")
         self._workload, self._step = None, lambda: None  # the one before gives its memory back first
         self._reset_peak()
         workload = build_workload(self._engine, **{key: message[key] for key in keys})
