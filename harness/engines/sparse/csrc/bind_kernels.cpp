@@ -9,7 +9,7 @@
 #include <string>
 
 #include "bandwidth.h"
-#include "bind_kernels.h"
+#include "bind_matrix.h"
 #include "layout.h"
 #include "pack.h"
 #include "threads.h"
@@ -103,7 +103,7 @@ struct AlignedFree {
   void operator()(void* p) const { std::free(p); }
 };
 
-PyMatrix* pack_matrix(const Array& weight, const std::string& kind, bool sparse, const nb::object& scales,
+PackedMatrix* pack_matrix(const Array& weight, const std::string& kind, bool sparse, const nb::object& scales,
                       int64_t group, float input_scale, const nb::object& mask, int threads) {
   Plain plain;
   plain.value = parse_kind(kind);
@@ -145,21 +145,21 @@ PyMatrix* pack_matrix(const Array& weight, const std::string& kind, bool sparse,
     plain.mask = checked_mask(mask_array, plain.outputs, plain.inputs);
   }
   threads = parse_threads(threads);
-  auto matrix = std::make_unique<PyMatrix>();
+  auto matrix = std::make_unique<PackedMatrix>();
   {
     nb::gil_scoped_release release;
     matrix->packed = pack(plain, sparse, threads);
-    matrix->matrix = matrix->packed.matrix;
-    matrix->kept = density(matrix->matrix);
+    matrix->view = matrix->packed.matrix;
+    matrix->kept = density(matrix->view);
   }
   return matrix.release();
 }
 
-PyMatrix* view_matrix(const std::string& kind, bool sparse, int64_t outputs, int64_t inputs, int64_t group,
+PackedMatrix* view_matrix(const std::string& kind, bool sparse, int64_t outputs, int64_t inputs, int64_t group,
                       bool wide_scales, const Array& data, const Array& offsets, const nb::object& scales,
                       float input_scale) {
-  auto result = std::make_unique<PyMatrix>();
-  Matrix& m = result->matrix;
+  auto result = std::make_unique<PackedMatrix>();
+  Matrix& m = result->view;
   m.value = parse_kind(kind);
   m.sparse = sparse;
   m.outputs = outputs;
@@ -211,9 +211,9 @@ void multiply_into(const Matrix& m, const float* x, int64_t rows, const float* b
   });
 }
 
-nb::object multiply_matrix(const PyMatrix& self, const Array& x, const nb::object& bias, const nb::object& out,
+nb::object multiply_matrix(const PackedMatrix& self, const Array& x, const nb::object& bias, const nb::object& out,
                            int threads, const std::string& isa_text) {
-  const Matrix& m = self.matrix;
+  const Matrix& m = self.view;
   const Isa isa = parse_isa(isa_text);
   threads = parse_threads(threads);
   const float* rows_in = checked<float>(x, "x", "float32", {-1, m.inputs});
@@ -258,45 +258,45 @@ std::vector<std::string> isas() {
 
 void bind_kernels(nb::module_& module) {
   using namespace sparsebench;
-  nb::class_<PyMatrix>(module, "Matrix", "A packed weight (outputs x inputs), sparse or dense.")
+  nb::class_<PackedMatrix>(module, "Matrix", "A packed weight (outputs x inputs), sparse or dense.")
       .def_static("pack", &pack_matrix, nb::arg("weight"), nb::arg("kind"), nb::kw_only(), nb::arg("sparse"),
                   nb::arg("scales") = nb::none(), nb::arg("group") = 0, nb::arg("input_scale") = 0.0f,
                   nb::arg("mask") = nb::none(), nb::arg("threads") = 1)
       .def_static("view", &view_matrix, nb::arg("kind"), nb::arg("sparse"), nb::arg("outputs"), nb::arg("inputs"),
                   nb::arg("group"), nb::arg("wide_scales"), nb::arg("data"), nb::arg("offsets"),
                   nb::arg("scales") = nb::none(), nb::arg("input_scale") = 0.0f)
-      .def_prop_ro("kind", [](const PyMatrix& self) { return kKinds[static_cast<uint32_t>(self.matrix.value)]; })
-      .def_prop_ro("sparse", [](const PyMatrix& self) { return self.matrix.sparse; })
-      .def_prop_ro("outputs", [](const PyMatrix& self) { return self.matrix.outputs; })
-      .def_prop_ro("inputs", [](const PyMatrix& self) { return self.matrix.inputs; })
-      .def_prop_ro("group", [](const PyMatrix& self) { return self.matrix.group; })
-      .def_prop_ro("wide_scales", [](const PyMatrix& self) { return self.matrix.wide_scales; })
-      .def_prop_ro("input_scale", [](const PyMatrix& self) { return self.matrix.input_scale; })
-      .def_prop_ro("density", [](const PyMatrix& self) { return self.kept; })
-      .def_prop_ro("nbytes", [](const PyMatrix& self) { return self.matrix.bytes; })
+      .def_prop_ro("kind", [](const PackedMatrix& self) { return kKinds[static_cast<uint32_t>(self.view.value)]; })
+      .def_prop_ro("sparse", [](const PackedMatrix& self) { return self.view.sparse; })
+      .def_prop_ro("outputs", [](const PackedMatrix& self) { return self.view.outputs; })
+      .def_prop_ro("inputs", [](const PackedMatrix& self) { return self.view.inputs; })
+      .def_prop_ro("group", [](const PackedMatrix& self) { return self.view.group; })
+      .def_prop_ro("wide_scales", [](const PackedMatrix& self) { return self.view.wide_scales; })
+      .def_prop_ro("input_scale", [](const PackedMatrix& self) { return self.view.input_scale; })
+      .def_prop_ro("density", [](const PackedMatrix& self) { return self.kept; })
+      .def_prop_ro("nbytes", [](const PackedMatrix& self) { return self.view.bytes; })
       .def_prop_ro("data",
                    [](nb::handle self) {
-                     const Matrix& m = nb::cast<const PyMatrix&>(self).matrix;
+                     const Matrix& m = nb::cast<const PackedMatrix&>(self).view;
                      return array_view(m.data, m.bytes + kSlack, self);
                    })
       .def_prop_ro("offsets",
                    [](nb::handle self) {
-                     const Matrix& m = nb::cast<const PyMatrix&>(self).matrix;
+                     const Matrix& m = nb::cast<const PackedMatrix&>(self).view;
                      return array_view(reinterpret_cast<const int64_t*>(m.offsets),
                                        static_cast<size_t>(m.tiles() + 1), self);
                    })
       .def_prop_ro("scales",
                    [](nb::handle self) -> nb::object {
-                     const Matrix& m = nb::cast<const PyMatrix&>(self).matrix;
+                     const Matrix& m = nb::cast<const PackedMatrix&>(self).view;
                      if (!m.scales) return nb::none();
                      return array_view(m.scales, static_cast<size_t>(m.tiles() * kTile), self);
                    })
       .def("unpack",
-           [](const PyMatrix& self, int threads) {
-             auto weight = allocate<float>(self.matrix.outputs, self.matrix.inputs);
+           [](const PackedMatrix& self, int threads) {
+             auto weight = allocate<float>(self.view.outputs, self.view.inputs);
              parse_threads(threads);
              nb::gil_scoped_release release;
-             unpack(self.matrix, weight.data(), threads);
+             unpack(self.view, weight.data(), threads);
              return weight;
            },
            nb::kw_only(), nb::arg("threads") = 1)

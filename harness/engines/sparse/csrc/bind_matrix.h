@@ -8,8 +8,8 @@
 
 namespace sparsebench {
 
-struct PyMatrix {
-  Matrix matrix;
+struct PackedMatrix {
+  Matrix view;
   Packed packed;             // what pack() made; empty over a caller's arrays
   nanobind::object owners;   // the caller's arrays
   double kept = 1.0;
