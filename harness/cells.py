@@ -157,7 +157,8 @@ def run_cell(cell: Cell, engine: Engine, *, sandbox_refusal: str | None, progres
     scores, refused = _score(cell, items, rows, sandbox_refusal)
     samples = [_sample(cell, item, row, found) for item, row, found in zip(items, rows, scores, strict=True)]
     write_samples(samples, cell.layout.samples(cell.variant, plan.name))
-    state = CellState(jsonable(key), refused, _events(plan), round(time.monotonic() - began, 2))
+    events = [*_events(plan), *getattr(engine, "events", ())]
+    state = CellState(jsonable(key), refused, events, round(time.monotonic() - began, 2))
     write_json_atomic(cell.layout.cell(cell.variant, plan.name), vars(state))
     return state
 

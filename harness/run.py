@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.cells import Cell, plan_suites, read_state
 from harness.corpus import resolve_corpus
-from harness.errors import ConfigError, SandboxUnavailable
+from harness.engines import why_not
+from harness.errors import ConfigError, EngineError, SandboxUnavailable
 from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
 from harness.pool import Pool, Task
@@ -87,6 +88,8 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
     for plan in plans.values():
         plan.items()
         plan.fewshot()
+    if why := why_not(study.engine.name, device=options.device):
+        raise EngineError(why)
     sources = _sources(study, options)
     with layout.claimed(study):
         run = _Run(study, layout, options, sources)

@@ -21,6 +21,8 @@ from harness.errors import ConfigError, SparsebenchError
 from sparsify.errors import SparsifyError
 
 LEAST_WARM_UP = 12
+# What an engine may say of itself: how it holds the weights, and fall-backs that it took.
+FACTS = ("packing", "events")
 
 
 def work(connection: Connection, spec: dict[str, Any], stderr: str, parent: int) -> None:
@@ -61,7 +63,8 @@ def serve(connection: Connection, spec: dict[str, Any]) -> None:
     # Everything loaded so far lives as long as the process: keep the collector away from it while timing.
     gc.collect()
     gc.freeze()
-    send(connection, {"load_seconds": time.perf_counter() - start, "rss_before": before.rss})
+    opened = {"load_seconds": time.perf_counter() - start, "rss_before": before.rss}
+    send(connection, opened | {name: value for name in FACTS if (value := getattr(engine, name, None))})
     clocks = Clocks(time.perf_counter, time.process_time, engine.synchronise)
     session = Session(engine, clocks)
     while True:

@@ -77,7 +77,7 @@ class Packed:
 def matrix_bytes(matrix: Matrix) -> int:
     """Bytes that a kernel reads of a matrix for one token."""
     scales = 0 if matrix.scales is None else matrix.scales.nbytes
-    return int(matrix.data.nbytes + matrix.offsets.nbytes + scales)
+    return int(matrix.nbytes + matrix.offsets.nbytes + scales)
 
 
 def write_packed(path: Path, matrices: Iterable[tuple[str, Matrix]], *, names: Iterable[str], key: str) -> int:
@@ -138,8 +138,7 @@ def _write_values(stream: IO[bytes], matrices: Iterable[tuple[str, Matrix]], key
         tensors[name] = {"dtype": dtype, "shape": [shape], "data_offsets": [begin, stream.tell() - start]}
 
     for name, matrix in matrices:
-        data, offsets = matrix.data, np.ascontiguousarray(matrix.offsets).view(np.int64)
-        scales = None if matrix.scales is None else np.ascontiguousarray(matrix.scales, np.float32)
+        data, offsets, scales = matrix.data[: matrix.nbytes], matrix.offsets, matrix.scales
         padding = bytes(_SLACK + -data.nbytes % _ALIGN)
         add(f"{name}.data", "U8", data.nbytes + len(padding), (data, padding))
         crc = zlib.crc32(offsets, zlib.crc32(data))
@@ -246,8 +245,8 @@ def _matrix(name: str, facts: Mapping[str, Any], refs: Mapping[str, TensorRef], 
             facts["inputs"],
             facts["group"],
             facts["wide_scales"],
-            data[:end],
-            offsets.view(np.uint64),
+            data[: end + _SLACK],
+            offsets,
             scales,
             facts["input_scale"],
         )
