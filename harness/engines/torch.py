@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from harness.engines._run import ModelRunner, Runner
+from harness.engines._decode import Row
 from harness.engines._int8 import use_lean_forward
 from harness.engines._load import load_model, load_tokenizer, pick_device
+from harness.engines._run import ModelRunner, Runner
 from harness.engines._session import Session, TorchSession
 from harness.engines._text import TextReader, stop_at
-from harness.engines._decode import Row
 from harness.engines.base import Completion, Request
 from harness.errors import ConfigError, EngineError
 

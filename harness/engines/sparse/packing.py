@@ -215,4 +215,3 @@ def is_sparse_cheaper(kind: str, density: float) -> bool:
         density: Share of weights that are not zero.
     """
     return density * _BYTES[kind] + 1 / 8 < _GAIN * _BYTES[kind]
-
