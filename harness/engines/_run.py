@@ -21,15 +21,15 @@ Pair = tuple[Sequence[int], Sequence[int]]
 class Runner(Protocol):
     """Runs token ids through a model."""
 
-    def decode(
+    def generate(
         self, requests: Sequence[Request], *, ends: frozenset[int], hit_stop: Callable[[Row], bool]
     ) -> list[Row]:
         """Complete one batch; see `harness.engines._decode.decode`."""
 
-    def score(self, pairs: Sequence[Pair], *, context: int) -> list[tuple[float, bool]]:
+    def score(self, pairs: Sequence[Pair], *, context_length: int) -> list[tuple[float, bool]]:
         """Per (context, continuation): log-likelihood in nats, and whether each token was the argmax.
 
-        A pair longer than `context` loses tokens at its left.
+        A pair longer than `context_length` loses tokens at its left.
         """
 
 
@@ -40,20 +40,20 @@ class ModelRunner:
         """Wrap it."""
         self._model = model
 
-    def decode(
+    def generate(
         self, requests: Sequence[Request], *, ends: frozenset[int], hit_stop: Callable[[Row], bool]
     ) -> list[Row]:
         """Complete one batch."""
         return decode(self._model, requests, ends=ends, hit_stop=hit_stop)
 
     @torch.inference_mode()
-    def score(self, pairs: Sequence[Pair], *, context: int) -> list[tuple[float, bool]]:
+    def score(self, pairs: Sequence[Pair], *, context_length: int) -> list[tuple[float, bool]]:
         """Score pairs of similar length together."""
         order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]) + len(pairs[index][1]), reverse=True)
         out: dict[int, tuple[float, bool]] = {}
         for start in range(0, len(order), LOGLIKELIHOOD_ROWS):
             chunk = order[start : start + LOGLIKELIHOOD_ROWS]
-            out.update(zip(chunk, self._score([pairs[index] for index in chunk], context), strict=True))
+            out.update(zip(chunk, self._score([pairs[index] for index in chunk], context_length), strict=True))
         return [out[index] for index in range(len(pairs))]
 
     def _score(self, pairs: Sequence[Pair], longest: int) -> list[tuple[float, bool]]:

@@ -121,7 +121,7 @@ class TorchEngine:
         fits = [len(request.prompt_ids) + request.max_new_tokens <= self.context_length for request in requests]
         batch = list(itertools.compress(requests, fits))
         try:
-            rows = iter(self._runner.decode(batch, ends=self.end_ids, hit_stop=self._hit_stop) if batch else [])
+            rows = iter(self._runner.generate(batch, ends=self.end_ids, hit_stop=self._hit_stop) if batch else [])
         except EngineError as error:
             raise EngineError(f"variant {self.label}: {error}") from None
         except torch.OutOfMemoryError:
@@ -140,7 +140,7 @@ class TorchEngine:
         for context, continuation in pairs:
             if not context or not continuation or len(continuation) > self.context_length:
                 raise ConfigError("log-likelihoods need a context and a continuation that fits the context length")
-        return self._runner.score(pairs, context=self.context_length)
+        return self._runner.score(pairs, context_length=self.context_length)
 
     def session(self, *, batch: int, tokens: int) -> Session:
         """A fresh key/value cache for `batch` rows of at most `tokens` tokens, to be driven token by token."""

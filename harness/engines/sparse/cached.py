@@ -79,8 +79,8 @@ def open_cached(source: Source, *, memory: Memory = "auto") -> tuple[Packed, lis
                 found = read_packed(path, key=source.key, memory=memory)
             return found, events
     raise InfrastructureError(
-        f"packed weights can be written neither to {folders[0]} nor to {folders[-1]}; set SPARSEBENCH_CACHE to a folder "
-        "that can be written"
+        f"packed weights can be written neither to {folders[0]} nor to {folders[-1]}; set SPARSEBENCH_CACHE to a "
+        "folder that can be written"
     )
 
 

@@ -33,6 +33,7 @@ from sparsify.skeleton import StreamedWeights
 
 if TYPE_CHECKING:
     from harness.engines.sparse._kernels import Matrix
+    from harness.engines.sparse.native import NativeModel
 
 
 class SparseEngine:
@@ -62,15 +63,13 @@ class SparseEngine:
         self.model = model
         self.events = [{"kind": "sparse_engine", "where": label, "detail": note} for note in notes]
         runner: Runner = ModelRunner(model)
-        self._native = None
+        self._native: NativeModel | None = None
         if native:
             self._native, why = _build_native(model, packed.matrices)
             if self._native is None:
                 self._note(label, f"the native decoder does not know this model ({why}); transformers runs it")
         if self._native is not None:
-            from harness.engines.sparse.running import NativeRunner
-
-            runner = NativeRunner(self._native)
+            runner = self._native
         self.packing = {**describe(packed), "path": "transformers" if self._native is None else "native"}
         self._front = TorchEngine(model, tokenizer, label=label, runner=runner)
 
@@ -153,7 +152,7 @@ class SparseEngine:
     def session(self, *, batch: int, tokens: int) -> Session:
         """A fresh key/value cache for `batch` rows of at most `tokens` tokens, to be driven token by token."""
         if self._native is not None:
-            from harness.engines.sparse.running import NativeSession
+            from harness.engines.sparse.session import NativeSession
 
             return NativeSession(self._native, batch=batch, tokens=tokens)
         return TorchSession(self.model)
@@ -219,7 +218,7 @@ def _read_generation_config(model: Any, variant_dir: Path) -> None:
         model.generation_config = GenerationConfig.from_pretrained(variant_dir, local_files_only=True)
 
 
-def _build_native(model: Any, matrices: Mapping[str, Matrix]) -> tuple[Any, str]:
+def _build_native(model: Any, matrices: Mapping[str, Matrix]) -> tuple[NativeModel | None, str]:
     from harness.engines.sparse.native import NativeModel, Unsupported
 
     try:

@@ -106,8 +106,8 @@ def read_scheme(source: Checkpoint) -> Scheme | None:
             raise ValueError("several schemes in one model")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise EngineError(
-            f"{source.path}: engine sparse knows W8A8 (per channel, dynamic per token or static) and W4A16 (per group), "
-            f"both symmetric, not this quantization ({error}); use engine torch"
+            f"{source.path}: engine sparse knows W8A8 (per channel, dynamic per token or static) and W4A16 (per "
+            f"group), both symmetric, not this quantization ({error}); use engine torch"
         ) from None
     return found.pop()
 
