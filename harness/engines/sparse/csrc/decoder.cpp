@@ -94,7 +94,7 @@ void State::check_segments(const std::vector<Segment>& segments) const {
 }
 
 void State::extend_angles(int64_t tokens) {
-  tokens = round_up(tokens, kPage);
+  tokens = round_to(tokens, kPage);
   for (size_t which = 0; which < decoder_.rotaries.size(); ++which) {
     const Rotary& rotary = decoder_.rotaries[which];
     const int64_t half = static_cast<int64_t>(rotary.frequencies.size());

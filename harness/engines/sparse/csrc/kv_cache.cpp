@@ -16,7 +16,7 @@ KvCache::KvCache(const CacheShape& shape, int64_t rows, int64_t capacity)
     : shape_(shape), capacity_(capacity), rows_(static_cast<size_t>(rows)) {
   const size_t item = shape.bf16 ? sizeof(uint16_t) : sizeof(float);
   key_bytes_ = static_cast<size_t>(kPage * shape.head_dim) * item;
-  head_bytes_ = key_bytes_ + static_cast<size_t>(kPage * round_up(shape.head_dim, kLanes)) * item;
+  head_bytes_ = key_bytes_ + static_cast<size_t>(kPage * round_to(shape.head_dim, kLanes)) * item;
   page_bytes_ = head_bytes_ * static_cast<size_t>(shape.layers * shape.kv_heads);
 }
 

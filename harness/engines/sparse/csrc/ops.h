@@ -15,7 +15,7 @@ enum class Gate : uint32_t { silu = 0, gelu_tanh = 1, gelu = 2 };
 constexpr int64_t kLanes = 16;    // floats of a vector
 constexpr int64_t kPage = 64;     // tokens of a cache page
 constexpr int kQueries = 8;       // queries that one call of `attend` serves
-constexpr int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+constexpr int64_t round_to(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 // Where one key/value head of one layer lies inside a cache page. Keys are stored in blocks of kLanes tokens, dimension
 // by dimension, so that scores need no sum across lanes; values token by token, padded to whole vectors.

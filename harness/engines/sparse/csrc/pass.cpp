@@ -12,7 +12,7 @@ namespace {
 constexpr std::align_val_t kAlignment{64};
 
 // Rows of a buffer start this far apart: a width that is a power of two would send a column to one set of the cache.
-constexpr int64_t stride_of(int64_t width) { return round_up(width, kLanes) + kLanes; }
+constexpr int64_t stride_of(int64_t width) { return round_to(width, kLanes) + kLanes; }
 
 struct Tiles {
   int64_t first = 0;
@@ -37,7 +37,7 @@ size_t prepared_bytes(std::initializer_list<const Linear*> linears, int64_t rows
   for (auto linear = linears.begin(); linear != linears.end(); ++linear) {
     const auto same = [&](const Linear* earlier) { return share_input(earlier->matrix, (*linear)->matrix); };
     if (std::none_of(linears.begin(), linear, same)) {
-      bytes += static_cast<size_t>(round_up(static_cast<int64_t>(activation_bytes((*linear)->matrix, rows)), 64));
+      bytes += static_cast<size_t>(round_to(static_cast<int64_t>(activation_bytes((*linear)->matrix, rows)), 64));
     }
   }
   return bytes;
@@ -116,7 +116,7 @@ void Pass::plan() {
   const int64_t together = std::max<int64_t>(1, kQueries / group());
   blocks = blocks_of(items, all, together);
   kept_blocks = blocks_of(items, kept, together);
-  score_stride = round_up(longest, kPage) + 2 * kPage;
+  score_stride = round_to(longest, kPage) + 2 * kPage;
 }
 
 void Pass::allocate(Scratch& scratch) {
@@ -283,7 +283,7 @@ void Worker::prepare(std::initializer_list<const Linear*> linears, const float* 
         *result = results[found - linears.begin()];
       } else {
         *result = sparsebench::prepare(matrix, input, rows_, stride, scratch, pass_.isa);
-        scratch += round_up(static_cast<int64_t>(activation_bytes(matrix, rows_)), 64);
+        scratch += round_to(static_cast<int64_t>(activation_bytes(matrix, rows_)), 64);
       }
     }
   }
