@@ -66,7 +66,7 @@ class NativeModel:
         """Describe a causal LM of transformers to the decoder.
 
         Args:
-            model: The model; its norms, embedding, biases and rotary frequencies are read, its linears' weights are not.
+            model: Its norms, embedding, biases and rotary frequencies are read, the weights of its linears are not.
             matrices: Packed weight of every linear by its module's name, `lm_head` included.
             threads: Threads per call; None is torch's number.
             cache: Type of stored keys and values.
