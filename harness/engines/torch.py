@@ -72,8 +72,9 @@ class TorchEngine:
 
     @property
     def context_length(self) -> int:
-        """Tokens that prompt and completion may have together (`max_position_embeddings`)."""
-        length = getattr(self.model.config, "max_position_embeddings", None)
+        """Tokens that prompt and completion may have together (`max_position_embeddings`, MPT's `max_seq_len`)."""
+        names = ("max_position_embeddings", "max_seq_len")
+        length = next((found for name in names if (found := getattr(self.model.config, name, None))), None)
         if not length:
             raise EngineError(f"variant {self.label}: its config.json has no max_position_embeddings; add it")
         return int(length)

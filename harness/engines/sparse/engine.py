@@ -143,14 +143,17 @@ class SparseEngine:
 
     def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
         """Complete one fixed batch, in order; see `TorchEngine.generate_batch`."""
+        self._follow_torch()
         return self._front.generate_batch(requests)
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
         """Log-likelihoods of continuations; see `TorchEngine.loglikelihoods`."""
+        self._follow_torch()
         return self._front.loglikelihoods(pairs)
 
     def session(self, *, batch: int, tokens: int) -> Session:
         """A fresh key/value cache for `batch` rows of at most `tokens` tokens, to be driven token by token."""
+        self._follow_torch()
         if self._native is not None:
             from harness.engines.sparse.session import NativeSession
 
@@ -159,6 +162,11 @@ class SparseEngine:
 
     def synchronise(self) -> None:
         """Do nothing: the CPU has finished when a call returns."""
+
+    def _follow_torch(self) -> None:
+        """Use as many threads as torch does now."""
+        if self._native is not None:
+            self._native.threads = torch.get_num_threads()
 
     def _note(self, label: str, detail: str) -> None:
         self.events.append({"kind": "sparse_engine", "where": label, "detail": detail})

@@ -17,7 +17,6 @@ class NativeSession:
     def __init__(self, native: NativeModel, *, batch: int, tokens: int) -> None:
         """Start with an empty cache for `batch` rows of at most `tokens` tokens."""
         self._native = native
-        self._native.threads = torch.get_num_threads()
         self._state = native.new_state(tokens, rows=batch)
         self._rows = range(batch)
 
