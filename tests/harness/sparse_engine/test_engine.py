@@ -392,7 +392,7 @@ from harness.bench.spec import PanelOptions, PanelSpec
 from harness.doctor.tools import kernels
 from harness.engines import load_engine
 from harness.errors import EngineError
-import harness.preload, harness.engines.sparse.engine
+import harness.engines.sparse.engine
 made = Path({str(variants("dense"))!r})
 try:
     load_engine("sparse", made)
