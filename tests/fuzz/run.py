@@ -72,9 +72,8 @@ def main() -> None:
             runs = re.findall(r"Done (\d+) runs", done.stderr)
             if done.returncode or not runs:
                 print(done.stderr[-6000:], file=sys.stderr)
-                sys.exit(
-                    f"{name}: a finding; its input was written to {corpus if asked.corpus else 'nowhere kept: give --corpus'}"
-                )
+                kept = f"its input is in {corpus}" if asked.corpus else "give --corpus DIR to keep its input"
+                sys.exit(f"{name}: a finding; {kept}")
             print(f"{name}: {runs[-1]} inputs in {share} s, nothing found", flush=True)
     subprocess.run([sys.executable, ROOT / "tests" / "fuzz" / "files.py", str(share)], check=True)
 
