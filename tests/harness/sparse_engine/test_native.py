@@ -222,6 +222,21 @@ def test_dropped_and_cut_rows_are_used_again() -> None:
     np.testing.assert_allclose(logits, wanted[-40:], **TOLERANCE)
 
 
+def test_copied_rows_go_on_alike() -> None:
+    model = kit.make_model("llama")
+    decoder, tokens = kit.native(model), kit.tokens_for(model, 100)
+    state = decoder.new_state(120, rows=3)
+    decoder.forward(state, [0, 2], [tokens, [5, 6]])
+    state.copy(0, 2)
+    state.copy(0, 0)
+    assert state.lengths == [100, 0, 100]
+    one, two = decoder.forward(state, [0, 2], [[7], [8]])
+    np.testing.assert_allclose(one, kit.reference(model, [*tokens, 7])[-1], **TOLERANCE)
+    np.testing.assert_allclose(two, kit.reference(model, [*tokens, 8])[-1], **TOLERANCE)
+    with pytest.raises(ValueError, match="row 3 is not one of"):
+        state.copy(0, 3)
+
+
 def test_greedy_in_one_call_equals_steps() -> None:
     model = kit.make_model("llama")
     decoder = kit.native(model)

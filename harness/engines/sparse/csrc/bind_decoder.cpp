@@ -254,6 +254,12 @@ void bind_decoder(nb::module_& module) {
              self.state->truncate(row, 0);
            },
            nb::arg("row"), "Empties a row; its memory goes to the others.")
+      .def("copy",
+           [](PyState& self, int64_t source, int64_t target) {
+             nb::gil_scoped_release release;
+             self.state->copy(source, target);
+           },
+           nb::arg("source"), nb::arg("target"), "Gives a row the tokens of another, in place of its own.")
       .def_prop_ro("lengths",
                    [](PyState& self) {
                      nb::gil_scoped_release release;

@@ -66,13 +66,17 @@ State::State(const Decoder& decoder, int64_t rows, int64_t capacity, bool bf16)
 
 State::~State() = default;
 
+void State::check_row(int64_t row) const {
+  if (row >= 0 && row < rows()) return;
+  throw std::invalid_argument("row " + std::to_string(row) + " is not one of the state's " + std::to_string(rows()) +
+                              " rows");
+}
+
 void State::check_segments(const std::vector<Segment>& segments) const {
   std::vector<bool> seen(static_cast<size_t>(rows()));
   for (const Segment& segment : segments) {
     const std::string row = "row " + std::to_string(segment.row);
-    if (segment.row < 0 || segment.row >= rows()) {
-      throw std::invalid_argument(row + " is not one of the state's " + std::to_string(rows()) + " rows");
-    }
+    check_row(segment.row);
     if (seen[segment.row]) throw std::invalid_argument(row + " was given twice");
     seen[segment.row] = true;
     if (segment.count < 1) throw std::invalid_argument(row + " was given no tokens");
@@ -185,15 +189,19 @@ std::vector<int64_t> State::lengths() {
 
 void State::truncate(int64_t row, int64_t length) {
   std::lock_guard<std::mutex> turn(mutex_);
-  if (row < 0 || row >= rows()) {
-    throw std::invalid_argument("row " + std::to_string(row) + " is not one of the state's " + std::to_string(rows()) +
-                                " rows");
-  }
+  check_row(row);
   if (length < 0 || length > cache_.length(row)) {
     throw std::invalid_argument("row " + std::to_string(row) + " has " + std::to_string(cache_.length(row)) +
                                 " tokens: it cannot be cut to " + std::to_string(length));
   }
   cache_.resize(row, length);
+}
+
+void State::copy(int64_t from, int64_t to) {
+  std::lock_guard<std::mutex> turn(mutex_);
+  check_row(from);
+  check_row(to);
+  cache_.copy(from, to);
 }
 
 size_t State::bytes() {

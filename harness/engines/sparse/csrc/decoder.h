@@ -95,11 +95,13 @@ class State {
 
   std::vector<int64_t> lengths();
   void truncate(int64_t row, int64_t length);
+  void copy(int64_t from, int64_t to);
   int64_t rows() const { return cache_.rows(); }
   int64_t capacity() const { return cache_.capacity(); }
   size_t bytes();
 
  private:
+  void check_row(int64_t row) const;
   void check_segments(const std::vector<Segment>& segments) const;
   void forward_locked(const std::vector<Segment>& segments, float* logits, int threads, Isa isa);
   void extend_angles(int64_t tokens);
