@@ -49,7 +49,7 @@ def run(
     data: DataKind = "pocket",
     data_dir: DataDir = None,
     engine: Annotated[
-        str | None, typer.Option(help="What runs the suites: torch or sparse; default: what the study says.")
+        str | None, typer.Option(help="What runs the suites: torch, sparse or auto; default: what the study says.")
     ] = None,
     jobs: Jobs = 0,
     device: Device = "cpu",

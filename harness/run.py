@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.cells import Cell, plan_suites, read_state
+from harness.cells import Cell, engine_of_cells, plan_suites, read_state
 from harness.corpus import resolve_corpus
 from harness.engines import why_not
 from harness.errors import ConfigError, EngineError, SandboxUnavailable
@@ -88,7 +88,7 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
     for plan in plans.values():
         plan.items()
         plan.fewshot()
-    if why := why_not(study.engine.name, device=options.device):
+    if study.suites and (why := why_not(study.engine.name, device=options.device)):
         raise EngineError(why)
     sources = _sources(study, options)
     with layout.claimed(study):
@@ -136,7 +136,7 @@ def _teacher(study: Study, name: str, recipe: Recipe, options: RunOptions) -> Pa
 class _Run:
     def __init__(self, study: Study, layout: Layout, options: RunOptions, sources: Mapping[str, _Source]) -> None:
         self.study, self.layout, self.options, self.sources = study, layout, options, sources
-        self.engine = f"{study.engine.name}/{study.engine.dtype}"
+        self.engine = engine_of_cells(study, options.device)
         self.timings: dict[str, float] = read_json(layout.timings) if layout.timings.is_file() else {}
         self.did = False
         self.pool = Pool(options.workers, layout.root / "errors.log")
@@ -277,6 +277,8 @@ class _Run:
             for index, panel in enumerate(missing):
                 progress = _Part(phase, index, len(missing), panel.spec.panel)
                 rows = runner.run(panel.spec, panel.paths, options=panel.options, out=out, progress=progress)
+                for reason in sorted({row.reason for row in rows if row.reason == why_not(row.engine)} - {None}):
+                    phase.say(f"speed panel {panel.spec.panel}: left out: {reason}")
                 unsettled = any(row.verdict == "not decided" for row in rows)
                 phase.say(f"speed panel {panel.spec.panel}: {'not decided, see its record' if unsettled else 'done'}")
         self._spent("speed", began)

@@ -88,13 +88,16 @@ class SpeedSpec(_Strict):
 class EngineSpec(_Strict):
     """How skill cells are executed."""
 
-    name: EngineName = Field("torch", description="sparse needs the CPU kernels, see `sparsebench doctor`")
+    name: EngineName | Literal["auto"] = Field(
+        "torch",
+        description="auto: sparse on the CPU where its kernels are built (see `sparsebench doctor`), else torch",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = Field(32, gt=0, description="prompts per batch, fixed: results may depend on it")
 
     @model_validator(mode="after")
     def _known_dtype(self) -> EngineSpec:
-        if (self.name, self.dtype) == ("sparse", "float16"):
+        if self.name != "torch" and self.dtype == "float16":
             raise ValueError("engine sparse knows dtype float32 and bfloat16, not float16")
         return self
 

@@ -10,7 +10,7 @@ from harness.errors import ConfigError
 
 ENGINES = ("torch", "sparse")
 
-__all__ = ["ENGINES", "Completion", "Engine", "Finish", "Request", "load_engine", "why_not"]
+__all__ = ["ENGINES", "Completion", "Engine", "Finish", "Request", "load_engine", "resolve_engine", "why_not"]
 
 
 def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
@@ -49,3 +49,10 @@ def why_not(name: str, *, device: str = "cpu") -> str | None:
     from harness.engines.sparse import kernels_problem
 
     return kernels_problem()
+
+
+def resolve_engine(name: str, *, device: str = "cpu") -> str:
+    """The engine that `auto` stands for on this machine: sparse where it can run, else torch; others are themselves."""
+    if name != "auto":
+        return name
+    return "torch" if why_not("sparse", device=device) else "sparse"
