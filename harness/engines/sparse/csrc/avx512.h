@@ -14,16 +14,16 @@ namespace {
 
 // Everything that such a function calls is put into it. Were one lambda left out, the sums it refers to would live in
 // memory instead of registers.
-#define SPARSEBENCH_FLAT __attribute__((flatten))
+#define SPARSEBENCH_INLINE __attribute__((always_inline))
 
 // Calls body(0), ..., body(N - 1) with constants. A loop would do, but compilers unroll it after they have decided to
 // keep the array of sums in memory.
 template <class Body, int... I>
-static inline void repeat(const Body& body, std::integer_sequence<int, I...>) {
+SPARSEBENCH_INLINE static inline void repeat(const Body& body, std::integer_sequence<int, I...>) {
   (body(std::integral_constant<int, I>()), ...);
 }
 template <int N, class Body>
-static inline void repeat(const Body& body) {
+SPARSEBENCH_INLINE static inline void repeat(const Body& body) {
   repeat(body, std::make_integer_sequence<int, N>());
 }
 
