@@ -29,11 +29,7 @@ struct Dot<Form::floats> {
 template <>
 struct Dot<Form::bytes> {
   using Sum = __m512i;
-  // Not the intrinsic: gcc 12 then copies every sum and stores it in every turn of the loop.
-  static Sum add(Sum sum, __m512i weights, __m512i x) {
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(x));
-    return sum;
-  }
+  static Sum add(Sum sum, __m512i weights, __m512i x) { return add_bytes(sum, weights, x); }
 };
 
 template <Form F, int Tiles, int Rows>

@@ -81,7 +81,7 @@ struct Sums<Value::i8, Rows> {
   void add(__m512i weights, const uint32_t* x) {
     constexpr int kChain = Odd % kChains;
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
-      sum[kChain][row] = _mm512_dpbusd_epi32(sum[kChain][row], weights, broadcast_bytes(x + row));
+      sum[kChain][row] = add_bytes(sum[kChain][row], weights, broadcast_bytes(x + row));
     });
   }
   __m512 result(const Job& job, int64_t tile, int row) const {
@@ -149,8 +149,8 @@ struct Group {
     const __m512i low = steps.template next<0>(mask);
     const __m512i high = steps.template next<1>(mask + kMask);
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
-      even[row] = _mm512_dpbusd_epi32(even[row], low, broadcast_bytes(x + row));
-      odd[row] = _mm512_dpbusd_epi32(odd[row], high, broadcast_bytes(x + Rows + row));
+      even[row] = add_bytes(even[row], low, broadcast_bytes(x + row));
+      odd[row] = add_bytes(odd[row], high, broadcast_bytes(x + Rows + row));
     });
   }
   __m512 sum(int row) const {
