@@ -52,9 +52,8 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
         )
     for panel in study.speed:
         engines = ", ".join((panel.engine, *panel.engines))
-        lines.append(
-            f"speed: {panel.workload} on {engines}, context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s"
-        )
+        sizes = f"context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s"
+        lines.append(f"speed: {panel.workload} on {engines}, {sizes}")
     lines += planning_warnings(study.gates, {name: _planned(plan) for name, plan in plans.items()})
     total = len(study.variants) * sum(requests.values())
     seconds = (training / _TRAIN_FLOPS + generation / _GENERATE_FLOPS) / options.workers

@@ -120,7 +120,7 @@ class SparseEngine:
         plan = plan_packing(model, source, dtype=dtype, head=head)
         packed, notes = _open_packed(source, plan, model, memory)
         if any(matrix.kind == "i4" for matrix in packed.matrices.values()):
-            notes.append("inputs of 4-bit linears are rounded to int8 per group; a W4A16 checkpoint keeps them in float")
+            notes.append("inputs of 4-bit linears are rounded to int8 per group; W4A16 keeps them in float")
         left = _unpacked(model)
         if left:
             notes.append(f"{len(left)} weights of three dimensions, such as {left[0]}, stay with torch")
