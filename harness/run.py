@@ -277,8 +277,9 @@ class _Run:
             for index, panel in enumerate(missing):
                 progress = _Part(phase, index, len(missing), panel.spec.panel)
                 rows = runner.run(panel.spec, panel.paths, options=panel.options, out=out, progress=progress)
-                for reason in sorted({row.reason for row in rows if row.reason == why_not(row.engine)} - {None}):
-                    phase.say(f"speed panel {panel.spec.panel}: left out: {reason}")
+                absent = {engine: why_not(engine, device=panel.spec.device) for engine in panel.spec.engines}
+                for reason in filter(None, absent.values()):
+                    phase.say(f"speed panel {panel.spec.panel}: {reason}")
                 unsettled = any(row.verdict == "not decided" for row in rows)
                 phase.say(f"speed panel {panel.spec.panel}: {'not decided, see its record' if unsettled else 'done'}")
         self._spent("speed", began)

@@ -141,10 +141,9 @@ def _write_values(stream: IO[bytes], matrices: Iterable[tuple[str, Matrix]], key
         data, offsets, scales = matrix.data[: matrix.nbytes], matrix.offsets, matrix.scales
         padding = bytes(_SLACK + -data.nbytes % _ALIGN)
         add(f"{name}.data", "U8", data.nbytes + len(padding), (data, padding))
-        crc = zlib.crc32(offsets, zlib.crc32(data))
+        crc = _crc(data, offsets, *([] if scales is None else [scales]))
         tails.append((f"{name}.offsets", "I64", offsets.copy()))
         if scales is not None:
-            crc = zlib.crc32(scales, crc)
             tails.append((f"{name}.scales", "F32", scales.copy()))
         described[name] = {
             field: kind(getattr(matrix, field)) for field, kind in _FIELDS.items() if field != "crc32"
@@ -176,6 +175,14 @@ def read_packed(path: Path, *, key: str | None = None, memory: Memory = "auto") 
         raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())}); {_FIX}") from None
     found = json.loads(metadata[_KEY])["key"]
     return Packed(matrices, found, sum(map(matrix_bytes, matrices.values())), used)
+
+
+def _crc(*arrays: np.ndarray[Any, Any]) -> int:
+    """CRC-32 of the bytes of all arrays, one after the other."""
+    crc = 0
+    for array in arrays:
+        crc = zlib.crc32(array.data, crc)
+    return crc
 
 
 def read_key(path: Path) -> str:
@@ -234,8 +241,7 @@ def _matrix(name: str, facts: Mapping[str, Any], refs: Mapping[str, TensorRef], 
     end = int(offsets[-1]) if offsets.size else -1
     if not 0 <= end <= data.size - _SLACK:
         raise ValueError(f"{name}.offsets do not fit {name}.data")
-    crc = zlib.crc32(offsets, zlib.crc32(data[:end]))
-    if (crc if scales is None else zlib.crc32(scales, crc)) != facts["crc32"]:
+    if _crc(data[:end], offsets, *([] if scales is None else [scales])) != facts["crc32"]:
         raise ValueError(f"the checksum of {name} does not fit")
     try:
         matrix: Matrix = load_kernels().Matrix.view(
