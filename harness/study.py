@@ -88,7 +88,7 @@ class SpeedSpec(_Strict):
 class EngineSpec(_Strict):
     """How skill cells are executed."""
 
-    name: EngineName | Literal["auto"] = Field(
+    name: Literal["torch", "sparse", "auto"] = Field(
         "torch",
         description="auto: sparse on the CPU where its kernels are built (see `sparsebench doctor`), else torch",
     )

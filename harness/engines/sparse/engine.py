@@ -196,12 +196,7 @@ def _open_packed(source: Checkpoint, plan: Plan, model: Any, memory: Memory) -> 
         matrices = pack_linears(plan, source, head=head, threads=torch.get_num_threads())
         write_packed(path, matrices, names=plan.stored, key=cached.key)
 
-    settings = {
-        **plan.settings,
-        "format": FORMAT,
-        "layout": getattr(load_kernels(), "LAYOUT", 1),
-        "config": sha256_file(source.path / "config.json"),
-    }
+    settings = {**plan.settings, "format": FORMAT, "config": sha256_file(source.path / "config.json")}
     cached = Source(source.path, source.weights_sha256, sha256_json(settings), pack)
     return open_cached(cached, memory=memory)
 

@@ -35,6 +35,7 @@ from sparsify.shards import TensorRef, read_header_and_metadata
 if TYPE_CHECKING:
     from harness.engines.sparse._kernels import Matrix
 
+# Raised when bytes change their meaning, here or in the kernels' layout (csrc/layout.h).
 FORMAT = 1
 PART = ".part-"
 Memory = Literal["auto", "mmap", "copy"]
