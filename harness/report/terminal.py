@@ -29,8 +29,8 @@ def leaderboard_table(summary: Summary, *, width: int = 80) -> Table:
     board = build(summary)
     columns = list(zip(board.header, *board.rows, strict=True))
     wide = sum(max(map(len, column)) + _GAP for column in columns) + 2 <= width
-    # What engine torch gives is mostly 1.00 by definition; beside another engine's column it can be spared.
-    plain = {title for title in board.header if title.endswith(" torch")}
+    # Beside the column of another engine, that of torch can be spared: it is the baseline's.
+    plain = {title for title in board.header if title.endswith(" torch") and _measured(board, title[:-5] + "sparse")}
     hidden = set() if wide else plain | ({"baseline"} if width >= MIDDLE else {"baseline", "bits", "MB"})
     shown = [i for i, title in enumerate(board.header) if title not in hidden]
     result = Table(
@@ -59,6 +59,12 @@ def _caption(board: Leaderboard, *, wide: bool) -> list[str]:
         return ["Scores and recovery in %; intervals, n and remarks are in leaderboard.md."]
     remarks = [f"({number}) {text}" for number, text in enumerate(board.notes.texts, start=1)]
     return ["Scores and recovery in %, ± half the 95 % interval; n and methods are in leaderboard.md.", *remarks]
+
+
+def _measured(board: Leaderboard, title: str) -> bool:
+    """Whether a column is there and has a value."""
+    at = board.header.index(title) if title in board.header else None
+    return at is not None and any(row[at][:1].isdigit() for row in board.rows)
 
 
 def _bare(cell: str) -> str:

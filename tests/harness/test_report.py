@@ -325,3 +325,6 @@ def test_a_workload_on_several_engines_has_a_column_for_each() -> None:
     assert board.rows[1][-2].startswith("—") and "not built" in " ".join(board.notes.texts)
     shown = [str(column.header) for column in leaderboard_table(found, width=80).columns]
     assert "decode torch" not in shown and "decode sparse" in shown
+    absent = [row.model_copy(update={"ratio": None, "reason": "x"}) if row.engine == "sparse" else row for row in speed]
+    without = found.model_copy(update={"speed": absent})
+    assert "decode torch" in [str(column.header) for column in leaderboard_table(without, width=80).columns]
