@@ -105,6 +105,8 @@ def _read(path: Path, source: Source, memory: Memory, events: list[str]) -> Pack
         return None
     try:
         return read_packed(path, key=source.key, memory=memory)
+    except FileNotFoundError:  # another process has just replaced the weights, and with them this file
+        return None
     except CheckpointError as error:
         events.append(f"packed again: {error}")
         _log.warning("packed again: %s", error)

@@ -165,6 +165,7 @@ def read_packed(path: Path, *, key: str | None = None, memory: Memory = "auto") 
 
     Raises:
         CheckpointError: It is missing, cut off, damaged or of another key; the message names it and the fix.
+        OSError: It cannot be read, or there is no memory for a copy.
     """
     refs, metadata = read_header_and_metadata(path)
     try:
@@ -172,7 +173,7 @@ def read_packed(path: Path, *, key: str | None = None, memory: Memory = "auto") 
         with _opened(path, memory) as (buffer, used):
             values = np.frombuffer(buffer, np.uint8)
             matrices = {name: _matrix(name, facts, refs, values) for name, facts in described.items()}
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())}); {_FIX}") from None
     found = json.loads(metadata[_KEY])["key"]
     return Packed(matrices, found, sum(map(matrix_bytes, matrices.values())), used)
