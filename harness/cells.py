@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.engines import resolve_engine
 from harness.evaluate.plan import GenRow, GenSettings
 from harness.evaluate.suite import Scores, cell_key, evaluate_suite, score_rows
 from harness.fingerprint import model_fingerprint
@@ -62,6 +63,11 @@ def plan_suites(study: Study, data_dir: Path | None) -> dict[str, SuitePlan]:
     return {
         name: SuitePlan(name, spec.preset, study.n_of(name), settings, data_dir) for name, spec in study.suites.items()
     }
+
+
+def engine_of_cells(study: Study, device: str) -> str:
+    """What cells call the study's engine: its name, `auto` resolved for this machine, and its dtype."""
+    return f"{resolve_engine(study.engine.name, device=device)}/{study.engine.dtype}"
 
 
 @dataclass(frozen=True)
@@ -157,7 +163,8 @@ def run_cell(cell: Cell, engine: Engine, *, sandbox_refusal: str | None, progres
     scores, refused = _score(cell, items, rows, sandbox_refusal)
     samples = [_sample(cell, item, row, found) for item, row, found in zip(items, rows, scores, strict=True)]
     write_samples(samples, cell.layout.samples(cell.variant, plan.name))
-    state = CellState(jsonable(key), refused, _events(plan), round(time.monotonic() - began, 2))
+    events = [*_events(plan), *getattr(engine, "events", ())]
+    state = CellState(jsonable(key), refused, events, round(time.monotonic() - began, 2))
     write_json_atomic(cell.layout.cell(cell.variant, plan.name), vars(state))
     return state
 

@@ -34,6 +34,7 @@ DataKind = Annotated[str, typer.Option("--data", help="pocket (bundled, offline)
 Count = Annotated[int | None, typer.Option("-n", "--n", min=1, help="First n items of every suite.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one per core, at most 4.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+EngineOption = Annotated[str, typer.Option(help="torch, or sparse: our CPU kernels on packed weights.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 
@@ -47,6 +48,9 @@ def run(
     n: Count = None,
     data: DataKind = "pocket",
     data_dir: DataDir = None,
+    engine: Annotated[
+        str | None, typer.Option(help="What runs the suites: torch, sparse or auto; default: what the study says.")
+    ] = None,
     jobs: Jobs = 0,
     device: Device = "cpu",
     offline: Offline = False,
@@ -57,7 +61,7 @@ def run(
     from harness.study import load_study
 
     loaded = load_study(study)
-    settings = _with_data(loaded, _data_kind(data, data_dir), n)
+    settings = _with_options(loaded, _data_kind(data, data_dir), n, engine)
     _run(settings, out, _options(data_dir, jobs, device, offline, quiet), dry_run=dry_run)
 
 
@@ -77,6 +81,7 @@ def evaluate(
     n: Count = None,
     data: DataKind = "pocket",
     data_dir: DataDir = None,
+    engine: EngineOption = "torch",
     jobs: Jobs = 0,
     device: Device = "cpu",
     offline: Offline = False,
@@ -89,6 +94,7 @@ def evaluate(
     kind = _data_kind(data, data_dir)
     suites = {name: {"preset": preset or _preset(load_suite(name), kind), "n": n} for name in suite}
     body: dict[str, Any] = {"name": "eval", "variants": {"model": {"path": model}}, "suites": suites}
+    body["engine"] = {"name": engine}
     _run(parse_study(body, where="eval"), out, _options(data_dir, jobs, device, offline, quiet))
 
 
@@ -256,8 +262,8 @@ def _preset(suite: Any, kind: str) -> str:
     return str(found)
 
 
-def _with_data(study: Any, kind: str, n: int | None) -> Any:
-    """The study with another kind of data or number of items, as if its file said so."""
+def _with_options(study: Any, kind: str, n: int | None, engine: str | None) -> Any:
+    """The study with another kind of data, number of items or engine, as if its file said so."""
     from harness.study import parse_study
     from suites.registry import load_suite
 
@@ -268,6 +274,8 @@ def _with_data(study: Any, kind: str, n: int | None) -> Any:
             spec["preset"] = _preset(suite, "full")
         if n is not None:
             spec["n"] = n
+    if engine is not None:
+        body["engine"]["name"] = engine
     for variant in body["variants"].values():
         if variant["path"] is not None:
             variant.pop("recipe")

@@ -61,7 +61,9 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
             f"  {suite:14} preset {plan.preset:8} {requests[suite]:6} requests, {done} of {len(study.variants)} done"
         )
     for panel in study.speed:
-        lines.append(f"speed: {panel.workload}, context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s")
+        engines = ", ".join((panel.engine, *panel.engines))
+        sizes = f"context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s"
+        lines.append(f"speed: {panel.workload} on {engines}, {sizes}")
     lines += planning_warnings(study.gates, {name: _planned(plan) for name, plan in plans.items()})
     total = len(study.variants) * sum(requests.values())
     seconds = (making + generation / _GENERATE_FLOPS) / options.workers

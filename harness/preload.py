@@ -17,6 +17,7 @@ for _name in (
     "transformers.models.llama.modeling_llama",
     "compressed_tensors",
     "harness.engines.torch",
+    "harness.engines.sparse.engine",
     "harness.evaluate.lm",
     "harness.evaluate.code",
     "rouge_score.rouge_scorer",

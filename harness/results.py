@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.cells import Cell, plan_suites, read_state
+from harness.cells import Cell, engine_of_cells, plan_suites, read_state
+from harness.engines import why_not
 from harness.errors import CorruptRecordError
 from harness.fingerprint import environment
 from harness.layout import Layout
@@ -32,12 +33,13 @@ def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary,
     from sparsify.variant import read_variant
 
     plans = plan_suites(study, options.data_dir)
-    engine = f"{study.engine.name}/{study.engine.dtype}"
+    engine = engine_of_cells(study, options.device)
+    fallen_back = _fallen_back(study, options.device)
     samples: Rows = {}
     variants = []
     for name in study.variants:
         refused: dict[str, str] = {}
-        events: list[Event] = []
+        events = list(fallen_back)
         for suite, plan in plans.items():
             state = read_state(Cell(name, plan, engine, layout))
             if state is not None:
@@ -79,6 +81,12 @@ def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary,
         seed=study.seed,
     )
     return summarize(meta, variants, samples, _speed(study, layout, options.device)), samples
+
+
+def _fallen_back(study: Study, device: str) -> list[Event]:
+    """That engine sparse was wanted where it can run, and why it cannot."""
+    why = why_not("sparse", device=device) if study.engine.name == "auto" and device == "cpu" else None
+    return [Event(kind="engine", where="suites", detail=f"engine torch instead of sparse: {why}")] if why else []
 
 
 def _speed(study: Study, layout: Layout, device: str) -> list[SpeedRow]:

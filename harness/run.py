@@ -13,9 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from harness.cells import Cell, plan_suites, read_state
+from harness.cells import Cell, engine_of_cells, plan_suites, read_state
 from harness.corpus import resolve_corpus
-from harness.errors import ConfigError, SandboxUnavailable
+from harness.engines import why_not
+from harness.errors import ConfigError, EngineError, SandboxUnavailable
 from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
 from harness.pool import Pool, Task
@@ -87,6 +88,8 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
     for plan in plans.values():
         plan.items()
         plan.fewshot()
+    if study.suites and (why := why_not(study.engine.name, device=options.device)):
+        raise EngineError(why)
     sources = _sources(study, options)
     with layout.claimed(study):
         run = _Run(study, layout, options, sources)
@@ -133,7 +136,7 @@ def _teacher(study: Study, name: str, recipe: Recipe, options: RunOptions) -> Pa
 class _Run:
     def __init__(self, study: Study, layout: Layout, options: RunOptions, sources: Mapping[str, _Source]) -> None:
         self.study, self.layout, self.options, self.sources = study, layout, options, sources
-        self.engine = f"{study.engine.name}/{study.engine.dtype}"
+        self.engine = engine_of_cells(study, options.device)
         self.timings: dict[str, float] = read_json(layout.timings) if layout.timings.is_file() else {}
         self.did = False
         self.pool = Pool(options.workers, layout.root / "errors.log")
@@ -274,6 +277,9 @@ class _Run:
             for index, panel in enumerate(missing):
                 progress = _Part(phase, index, len(missing), panel.spec.panel)
                 rows = runner.run(panel.spec, panel.paths, options=panel.options, out=out, progress=progress)
+                absent = {engine: why_not(engine, device=panel.spec.device) for engine in panel.spec.engines}
+                for reason in filter(None, absent.values()):
+                    phase.say(f"speed panel {panel.spec.panel}: {reason}")
                 unsettled = any(row.verdict == "not decided" for row in rows)
                 phase.say(f"speed panel {panel.spec.panel}: {'not decided, see its record' if unsettled else 'done'}")
         self._spent("speed", began)

@@ -11,7 +11,7 @@ from harness.bench.decide import floor_of
 from harness.bench.spec import PanelOptions, PanelRow, PanelSpec
 from harness.gate_rules import SpeedupRule
 from harness.layout import Layout
-from harness.records import SpeedBaseline, SpeedConfirmation, SpeedRow
+from harness.records import SpeedBaseline, SpeedConfirmation, SpeedPacking, SpeedRow
 from harness.study import SpeedSpec, Study
 
 DIGITS = 6
@@ -114,6 +114,7 @@ def speed_row(row: PanelRow) -> SpeedRow:
         peak_device=row.peak_device,
         bytes=row.bytes,
         energy_j_per_token=row.energy_j_per_token,
+        packing=None if row.packing is None else SpeedPacking(**row.packing),
     )
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from harness.errors import ConfigError
 from harness.gate_rules import GateRule
 from suites.registry import SUITES, load_suite
 
 _BUILTIN = Path(__file__).with_name("studies")
+EngineName = Literal["torch", "sparse"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -59,8 +60,10 @@ class SpeedSpec(_Strict):
 
     workload: Literal["decode", "prefill", "throughput"]
     variants: Literal["all"] | tuple[str, ...] = "all"
-    engine: Literal["torch"] = Field("torch", description="the baseline's engine")
-    engines: tuple[Literal["torch"], ...] = Field((), description="other engines that all variants run on as well")
+    engine: EngineName = Field("torch", description="the baseline's engine")
+    engines: tuple[EngineName, ...] = Field(
+        (), description="other engines that all variants run on as well; rows of one that is not built here say so"
+    )
     baseline: str | None = Field(None, description="default: the study's first variant")
     context: int = Field(128, gt=0, description="tokens in the cache (decode) or in the prompt (prefill)")
     batch: int = Field(1, gt=0)
@@ -77,15 +80,26 @@ class SpeedSpec(_Strict):
             raise ValueError("`batches` is for workload throughput and ascends, such as [1, 2, 4]")
         if len({self.engine, *self.engines}) <= len(self.engines):
             raise ValueError("an engine is named twice; name each once")
+        if self.dtype == "float16" and "sparse" in (self.engine, *self.engines):
+            raise ValueError("engine sparse knows dtype float32 and bfloat16, not float16")
         return self
 
 
 class EngineSpec(_Strict):
     """How skill cells are executed."""
 
-    name: Literal["torch"] = "torch"
+    name: Literal["torch", "sparse", "auto"] = Field(
+        "torch",
+        description="auto: sparse on the CPU where its kernels are built (see `sparsebench doctor`), else torch",
+    )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     batch_size: int = Field(32, gt=0, description="prompts per batch, fixed: results may depend on it")
+
+    @model_validator(mode="after")
+    def _known_dtype(self) -> EngineSpec:
+        if self.name != "torch" and self.dtype == "float16":
+            raise ValueError("engine sparse knows dtype float32 and bfloat16, not float16")
+        return self
 
 
 class Study(_Strict):
@@ -101,6 +115,11 @@ class Study(_Strict):
     speed: tuple[SpeedSpec, ...] = ()
     gates: tuple[GateRule, ...] = ()
     seed: int = 0
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:

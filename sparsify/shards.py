@@ -94,7 +94,7 @@ def read_header_and_metadata(path: Path) -> tuple[dict[str, TensorRef], dict[str
             if not 2 <= length <= min(_MAX_HEADER, size - 8):
                 raise CheckpointError(f"{path} is not a safetensors file or is cut off ({size} bytes); {fix}")
             header = json.loads(stream.read(length), object_pairs_hook=_unique)
-        metadata = header.pop("__metadata__", None) or {}
+        metadata = {str(key): str(value) for key, value in (header.pop("__metadata__", None) or {}).items()}
         refs = {name: _ref(path, 8 + length, entry) for name, entry in header.items()}
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; {fix}") from None
@@ -108,7 +108,7 @@ def read_header_and_metadata(path: Path) -> tuple[dict[str, TensorRef], dict[str
         at += ref.bytes
     if size != at:
         raise CheckpointError(f"{path} is truncated: {size} bytes instead of {at}; {fix}")
-    return refs, {str(key): str(value) for key, value in metadata.items()}
+    return refs, metadata
 
 
 def read_tensor(ref: TensorRef, name: str) -> Tensor:

@@ -41,7 +41,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tabl
 @bench_app.command(
     name=_PANEL,
     epilog="Examples:  sparsebench bench dense=pocket sparse=./sparse70 --workload decode --context 128 --out out/speed"
-    "  |  sparsebench bench pocket ./sparse70 --workload throughput --batches 1,4,16 --memory-limit 4 --out out/speed. "
+    "  |  sparsebench bench pocket ./sparse70 --engines torch,sparse --out out/engines  |  sparsebench bench pocket "
+    "./sparse70 --workload throughput --batches 1,4,16 --memory-limit 4 --out out/speed. "
     "A panel whose noise floor is above 5 %, or in which the memory bandwidth moved by more than 10 %, is repeated and "
     "otherwise says `not decided`; a slowdown is measured again before it is reported.",
 )
@@ -56,6 +57,7 @@ def panel(
     batches: Annotated[str | None, typer.Option(help="Throughput: batch sizes, such as 1,2,4,8,16.")] = None,
     new_tokens: Annotated[int, typer.Option(min=1, help="Tokens a decode measurement times; throughput: made.")] = 16,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each process.")] = 1,
+    engines: Annotated[str, typer.Option(help="torch, sparse or both; the baseline is on the first.")] = "torch",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     budget: Annotated[float, typer.Option(min=0.1, help="Seconds for one run of the panel.")] = 40.0,
     attempts: Annotated[int, typer.Option(min=1, help="Runs at most while the machine is restless.")] = 3,
@@ -77,6 +79,7 @@ def panel(
             "workload serve puts load on an endpoint: sparsebench bench serve --base-url URL --model NAME"
         )
     sizes = _batches(batches)
+    first, *others = (name.strip() for name in engines.split(","))
     named = _named(models, offline=offline)
     spec = PanelSpec(
         panel=f"{workload}-c{context}" + ("" if workload == "throughput" else f"-b{batch}"),
@@ -89,6 +92,8 @@ def panel(
         baseline=next(iter(named)),
         budget_s=budget,
         seed=seed,
+        engine=first,
+        engines=tuple(others),
         device=_one_of("--device", device, ("cpu", "cuda")),
         batches=sizes,
         attempts=attempts,

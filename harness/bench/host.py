@@ -26,7 +26,10 @@ def preload(folders: list[str]) -> None:
     """Import what the workers will need: torch, transformers and the modelling code of these checkpoints."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    import harness.bench.workloads  # noqa: F401  (imported for the workers)
+    # Imported for the workers.
+    import harness.bench.workloads  # noqa: F401
+    import harness.engines.sparse.engine  # noqa: F401
+    import harness.engines.torch  # noqa: F401
 
     for folder in folders:
         try:

@@ -27,6 +27,7 @@ from harness.bench.record import panel_key, read_record, record_path, weight_byt
 from harness.bench.rows import TWIN, Entry, lacks_confirmation, panel_rows, process_name, unmeasured_rows
 from harness.bench.series import Series
 from harness.bench.spec import INT4_REASON, INT8_REASON, PanelOptions, PanelRow, PanelSpec
+from harness.engines import why_not
 from harness.errors import ConfigError, EngineError
 from sparsify.progress import NullProgress, Progress
 
@@ -209,11 +210,17 @@ def panel_entries(spec: PanelSpec, variants: Mapping[str, Path], options: PanelO
 
     Raises:
         ConfigError: The baseline is not measured.
+        EngineError: The baseline's engine does not run here; that of other rows is a reason in them.
     """
     emulated = skip_reasons(variants)
+    absent = {engine: why_not(engine, device=spec.device) for engine in (spec.engine, *spec.engines)}
+    if why := absent[spec.engine]:
+        raise EngineError(f"speed panel {spec.panel} takes its baseline on engine {spec.engine}: {why}")
     entries = []
     for engine in (spec.engine, *spec.engines):
         skip = {**(emulated if engine == "torch" else {}), **options.skip}
+        if why := absent[engine]:
+            skip = dict.fromkeys(variants, why)
         if engine == spec.engine and (spec.baseline not in variants or spec.baseline in skip):
             raise ConfigError(f"speed panel {spec.panel}: baseline {spec.baseline!r} is not measured; name one that is")
         entries += [

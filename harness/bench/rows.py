@@ -115,6 +115,7 @@ def _row(spec: PanelSpec, entry: Entry, outcome: Outcome) -> PanelRow:
         bytes=entry.bytes,
         energy_j_per_token=energy_per_token(spec, timings) if timings else None,
         percentiles=_percentiles(spec, timings),
+        packing=process.get("packing"),
     )
 
 

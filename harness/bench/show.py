@@ -27,9 +27,9 @@ def panel_table(spec: PanelSpec, rows: Sequence[PanelRow]) -> Table:
     for title in ("model", *(["batch"] if sweep else []), "ratio", "verdict", "tokens/s", "peak MB", "weights MB"):
         table.add_column(title, justify="left" if title in ("model", "verdict") else "right", overflow="fold")
     for row in rows:
-        if row.reason and row.verdict not in ("baseline", "not decided"):
-            notes.append(f"{row.variant}{f', batch {row.batch}' if sweep else ''}: {row.reason}")
         name = row.variant if row.engine == spec.engine else f"{row.variant} on {row.engine}"
+        if row.reason and row.verdict not in ("baseline", "not decided"):
+            notes.append(f"{name}{f', batch {row.batch}' if sweep else ''}: {row.reason}")
         cells = [name, *([str(row.batch)] if sweep else []), _ratio(row), str(row.verdict)]
         cells += [_number(row.tokens_per_s), _mega(row.peak_device or row.peak_rss), _mega(row.bytes)]
         table.add_row(*(Text(cell) for cell in cells))

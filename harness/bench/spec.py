@@ -85,6 +85,8 @@ class PanelSpec:
         for engine in (self.engine, *self.engines):
             if engine not in ENGINES:
                 raise ConfigError(f"{where}: unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
+        if self.dtype == "float16" and "sparse" in (self.engine, *self.engines):
+            raise ConfigError(f"{where}: engine sparse knows float32 and bfloat16, not float16")
         if len({self.engine, *self.engines}) <= len(self.engines):
             raise ConfigError(f"{where}: an engine is named twice; name each once")
         if not self.panel or not all(c.isalnum() or c in "-_." for c in self.panel) or self.panel.startswith("."):
@@ -159,6 +161,7 @@ class PanelRow:
         peak_rss: Bytes, the most that the process held in memory, interpreter and libraries included.
         peak_device: Bytes, the most on the accelerator, or None on the CPU.
         bytes: Size of the variant's safetensors files.
+        packing: How engine sparse held the weights: instruction set, bytes, matrices by form, path; None on others.
         energy_j_per_token: Joules of the processor package per token, or `unavailable`; never 0 for want of a meter.
         percentiles: Of single steps, in seconds: `metric` (itl, ttft or e2e), `n`, and p50 to p99 where n supports
             them.
@@ -188,12 +191,13 @@ class PanelRow:
     bytes: int | None = None
     energy_j_per_token: float | Literal["unavailable"] | None = None
     percentiles: Mapping[str, Any] | None = None
+    packing: Mapping[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The row as plain JSON values."""
         row = asdict(self)
         row["ci95"] = list(self.ci95) if self.ci95 else None
-        for name in ("baseline", "noise_floor", "confirmation", "percentiles"):
+        for name in ("baseline", "noise_floor", "confirmation", "percentiles", "packing"):
             value = getattr(self, name)
             row[name] = dict(value) if value else None
         return row

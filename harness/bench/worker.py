@@ -21,6 +21,8 @@ from harness.errors import ConfigError, SparsebenchError
 from sparsify.errors import SparsifyError
 
 LEAST_WARM_UP = 12
+# What an engine may say of itself: how it holds the weights, and fall-backs that it took.
+FACTS = ("packing", "events")
 
 
 def work(connection: Connection, spec: dict[str, Any], stderr: str, parent: int) -> None:
@@ -61,7 +63,8 @@ def serve(connection: Connection, spec: dict[str, Any]) -> None:
     # Everything loaded so far lives as long as the process: keep the collector away from it while timing.
     gc.collect()
     gc.freeze()
-    send(connection, {"load_seconds": time.perf_counter() - start, "rss_before": before.rss})
+    opened = {"load_seconds": time.perf_counter() - start, "rss_before": before.rss}
+    send(connection, opened | {name: value for name in FACTS if (value := getattr(engine, name, None))})
     clocks = Clocks(time.perf_counter, time.process_time, engine.synchronise)
     session = Session(engine, clocks)
     while True:
@@ -99,7 +102,7 @@ class Session:
         needed = message["context"] + message["longest"]
         if needed > self._engine.context_length:
             raise ConfigError(f"the panel needs {needed} positions of {self._engine.context_length}; lower its context")
-        keys = ("workload", "context", "batch", "new_tokens", "seed")
+        keys = ("workload", "context", "batch", "new_tokens", "seed", "longest")
         self._workload, self._step = None, lambda: None  # the one before gives its memory back first
         self._reset_peak()
         workload = build_workload(self._engine, **{key: message[key] for key in keys})

@@ -1,19 +1,30 @@
-"""What one step of a speed workload does on the torch engine. Imported only by the speed workers."""
+"""What one step of a speed workload does on an engine. Imported only by the speed workers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from harness.engines._cache import cache_argument, crop_to, new_cache
-from harness.engines.torch import TorchEngine
+from harness.engines._session import Session
 from harness.errors import ConfigError
 
 # Ids below this are mostly special tokens; speed does not depend on which tokens are read.
 FIRST_PLAIN_TOKEN = 8
+
+
+class SteppedEngine(Protocol):
+    """What a workload needs of an engine."""
+
+    model: Any
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the output layer."""
+
+    def session(self, *, batch: int, tokens: int) -> Session:
+        """A fresh key/value cache for `batch` rows of at most `tokens` tokens."""
 
 
 class Workload(Protocol):
@@ -26,7 +37,7 @@ class Workload(Protocol):
         """Do one unit: one token for every row (decode), or one whole prompt (prefill)."""
 
 
-def random_prompt(engine: TorchEngine, batch: int, tokens: int, seed: int) -> Tensor:
+def random_prompt(engine: SteppedEngine, batch: int, tokens: int, seed: int) -> Tensor:
     """Seeded token ids, (batch, tokens) int64, on the engine's device."""
     stream = torch.Generator().manual_seed(seed)
     low = min(FIRST_PLAIN_TOKEN, engine.vocabulary - 1)
@@ -39,75 +50,66 @@ class Decode:
     The cache holds `context` tokens at the first step; the end token does not end anything.
     """
 
-    def __init__(self, engine: TorchEngine, *, context: int, batch: int, seed: int) -> None:
+    def __init__(self, engine: SteppedEngine, *, context: int, batch: int, seed: int, longest: int) -> None:
         """Fill the cache."""
-        self._model, self._context = engine.model, context
-        self._cache, self._name = new_cache(engine.model), cache_argument(engine.model)
-        self._first = self._forward(random_prompt(engine, batch, context, seed))
+        self._context = context
+        self._session = engine.session(batch=batch, tokens=context + longest)
+        self._first = self._session.forward(random_prompt(engine, batch, context, seed))
         self._token = self._first
 
     def reset(self) -> None:
         """Shrink the cache to the context."""
-        crop_to(self._cache, self._context)
+        self._session.crop(self._context)
         self._token = self._first
 
     def step(self) -> None:
         """Generate one token for every row."""
-        self._token = self._forward(self._token)
-
-    @torch.inference_mode()
-    def _forward(self, ids: Tensor) -> Tensor:
-        output: Any = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._name: self._cache})
-        token: Tensor = output.logits[:, -1:].argmax(-1)
-        return token
+        self._token = self._session.forward(self._token)
 
 
 class Prefill:
     """One forward over a whole prompt with an empty cache, up to the first token."""
 
-    def __init__(self, engine: TorchEngine, *, context: int, batch: int, seed: int) -> None:
+    def __init__(self, engine: SteppedEngine, *, context: int, batch: int, seed: int) -> None:
         """Draw the prompt."""
-        self._model, self._name = engine.model, cache_argument(engine.model)
+        self._new = lambda: engine.session(batch=batch, tokens=context)
         self._ids = random_prompt(engine, batch, context, seed)
 
     def reset(self) -> None:
         """Nothing is kept between steps."""
 
-    @torch.inference_mode()
     def step(self) -> None:
         """Read the prompt and choose the first token."""
-        cache = new_cache(self._model)
-        output: Any = self._model(input_ids=self._ids, use_cache=True, logits_to_keep=1, **{self._name: cache})
-        output.logits[:, -1:].argmax(-1)
+        self._new().forward(self._ids)
 
 
 class Throughput:
     """Offline generation: each step reads a whole batch of prompts and generates `new_tokens` for every row."""
 
-    def __init__(self, engine: TorchEngine, *, context: int, batch: int, seed: int, new_tokens: int) -> None:
+    def __init__(self, engine: SteppedEngine, *, context: int, batch: int, seed: int, new_tokens: int) -> None:
         """Draw the prompts."""
-        self._model, self._new_tokens, self._name = engine.model, new_tokens, cache_argument(engine.model)
+        self._new = lambda: engine.session(batch=batch, tokens=context + new_tokens)
+        self._new_tokens = new_tokens
         self._ids = random_prompt(engine, batch, context, seed)
 
     def reset(self) -> None:
         """Nothing is kept between steps."""
 
-    @torch.inference_mode()
     def step(self) -> None:
         """Generate from an empty cache; the end token does not end anything."""
-        cache, ids = new_cache(self._model), self._ids
+        session, ids = self._new(), self._ids
         for _ in range(self._new_tokens):
-            output: Any = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{self._name: cache})
-            ids = output.logits[:, -1:].argmax(-1)
+            ids = session.forward(ids)
 
 
 def build_workload(
-    engine: TorchEngine, *, workload: str, context: int, batch: int, new_tokens: int, seed: int
+    engine: SteppedEngine, *, workload: str, context: int, batch: int, new_tokens: int, seed: int, longest: int
 ) -> Workload:
-    """The workload of that name, ready for its first step."""
+    """The workload of that name, ready for its first step; `longest` is what a measurement adds to the context."""
     if workload == "throughput":
         return Throughput(engine, context=context, batch=batch, seed=seed, new_tokens=new_tokens)
-    kinds: dict[str, Callable[..., Workload]] = {"decode": Decode, "prefill": Prefill}
-    if workload not in kinds:
-        raise ConfigError(f"unknown workload {workload!r}; choose one of: {', '.join(kinds)}, throughput")
-    return kinds[workload](engine, context=context, batch=batch, seed=seed)
+    if workload == "decode":
+        return Decode(engine, context=context, batch=batch, seed=seed, longest=longest)
+    if workload == "prefill":
+        return Prefill(engine, context=context, batch=batch, seed=seed)
+    raise ConfigError(f"unknown workload {workload!r}; choose one of: decode, prefill, throughput")

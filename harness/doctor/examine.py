@@ -26,6 +26,7 @@ def examine(*, data_dir: Path | None = None, offline: bool = False) -> Diagnosis
             tools.sandbox(),
             *tools.bundled(),
             *tools.real_data(data_dir),
+            tools.kernels(),
             tools.compiler(),
             *tools.instructions(),
             tools.hub(offline=offline),

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 
 from harness.doctor.environment import cpu_features
 from harness.doctor.finding import Finding
-from harness.errors import ConfigError, SandboxUnavailable
+from harness.engines.sparse import FIX, load_kernels
+from harness.errors import ConfigError, EngineError, SandboxUnavailable
 
 _SECONDS = 6.0
 
@@ -83,6 +85,18 @@ def real_data(data_dir: Path | None) -> list[Finding]:
         detail = f"{status.path}: {f'{status.rows} rows' if status.ok else state}"
         findings.append(Finding("data", status.suite, "ok" if status.ok else "warn", detail, status.fix))
     return findings
+
+
+def kernels(load: Callable[[], ModuleType] = load_kernels) -> Finding:
+    """Whether the CPU kernels of engine sparse are built and load, and which instruction set they use."""
+    try:
+        module = load()
+    except EngineError as error:
+        detail = f"{str(error).partition(';')[0]}: engine torch runs everything, zeros save no time"
+        return Finding("kernels", "engine sparse", "warn", detail, FIX)
+    used, there = str(module.best_isa()), ", ".join(module.isas())
+    chosen = f", by SPARSEBENCH_ISA={wanted}" if (wanted := os.environ.get("SPARSEBENCH_ISA")) else ""
+    return Finding("kernels", "engine sparse", "ok", f"built; uses {used}{chosen} (built and possible here: {there})")
 
 
 def compiler(find: Callable[[str], str | None] = shutil.which, environment: Mapping[str, str] = os.environ) -> Finding:

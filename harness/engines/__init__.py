@@ -8,9 +8,9 @@ from typing import Any
 from harness.engines.base import Completion, Engine, Finish, Request
 from harness.errors import ConfigError
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "sparse")
 
-__all__ = ["ENGINES", "Completion", "Engine", "Finish", "Request", "load_engine"]
+__all__ = ["ENGINES", "Completion", "Engine", "Finish", "Request", "load_engine", "resolve_engine", "why_not"]
 
 
 def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
@@ -19,7 +19,7 @@ def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
     Args:
         name: One of `ENGINES`.
         variant_dir: A model directory.
-        options: What the engine's `load` takes (torch: `device`, `dtype`, `threads`).
+        options: What the engine's `load` takes (`device`, `dtype`, `threads`; sparse also `head`, `memory`, `native`).
 
     Raises:
         ConfigError: No such engine, or no such directory.
@@ -30,4 +30,29 @@ def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
         from harness.engines.torch import TorchEngine
 
         return TorchEngine.load(variant_dir, **options)
+    if name == "sparse":
+        from harness.engines.sparse import load_kernels
+
+        load_kernels()  # before anything heavy is imported for nothing
+        from harness.engines.sparse.engine import SparseEngine
+
+        return SparseEngine.load(variant_dir, **options)
     raise ConfigError(f"unknown engine {name!r}; choose one of: {', '.join(ENGINES)}")
+
+
+def why_not(name: str, *, device: str = "cpu") -> str | None:
+    """Why an engine of `ENGINES` cannot run on this machine, or None; opens nothing."""
+    if name != "sparse":
+        return None
+    if device != "cpu":
+        return f"engine sparse runs on the CPU, not on {device}"
+    from harness.engines.sparse import kernels_problem
+
+    return kernels_problem()
+
+
+def resolve_engine(name: str, *, device: str = "cpu") -> str:
+    """The engine that `auto` stands for on this machine: sparse where it can run, else torch; others are themselves."""
+    if name != "auto":
+        return name
+    return "torch" if why_not("sparse", device=device) else "sparse"

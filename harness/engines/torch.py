@@ -12,16 +12,17 @@ from typing import Any
 
 import torch
 
-from harness.engines._decode import Forward, Row, decode, left_pad, positions_of
+from harness.engines._decode import Row
 from harness.engines._int8 import use_lean_forward
 from harness.engines._load import load_model, load_tokenizer, pick_device
+from harness.engines._run import ModelRunner, Runner
+from harness.engines._session import Session, TorchSession
 from harness.engines._text import TextReader, stop_at
 from harness.engines.base import Completion, Request
 from harness.errors import ConfigError, EngineError
 
 # Tokens that end an assistant's turn where a template uses them; some checkpoints forget to list theirs as eos.
 TURN_ENDS = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|eot|>")
-LOGLIKELIHOOD_ROWS = 16
 
 
 class TorchEngine:
@@ -29,11 +30,19 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: Any, tokenizer: Any, *, label: str) -> None:
-        """Wrap an open model; `label` names the variant in messages."""
+    def __init__(self, model: Any, tokenizer: Any, *, label: str, runner: Runner | None = None) -> None:
+        """Wrap an open model.
+
+        Args:
+            model: A causal LM of transformers.
+            tokenizer: Its tokenizer.
+            label: What messages call the variant.
+            runner: What runs token ids; by default `model` itself.
+        """
         self.model = model
         self.tokenizer = tokenizer
         self.label = label
+        self._runner = runner or ModelRunner(model)
         self.end_ids = end_ids(model, tokenizer)
         self._reader = TextReader(tokenizer)
 
@@ -63,8 +72,9 @@ class TorchEngine:
 
     @property
     def context_length(self) -> int:
-        """Tokens that prompt and completion may have together (`max_position_embeddings`)."""
-        length = getattr(self.model.config, "max_position_embeddings", None)
+        """Tokens that prompt and completion may have together (`max_position_embeddings`, MPT's `max_seq_len`)."""
+        names = ("max_position_embeddings", "max_seq_len")
+        length = next((found for name in names if (found := getattr(self.model.config, name, None))), None)
         if not length:
             raise EngineError(f"variant {self.label}: its config.json has no max_position_embeddings; add it")
         return int(length)
@@ -112,7 +122,7 @@ class TorchEngine:
         fits = [len(request.prompt_ids) + request.max_new_tokens <= self.context_length for request in requests]
         batch = list(itertools.compress(requests, fits))
         try:
-            rows = iter(decode(self.model, batch, ends=self.end_ids, hit_stop=self._hit_stop) if batch else [])
+            rows = iter(self._runner.generate(batch, ends=self.end_ids, hit_stop=self._hit_stop) if batch else [])
         except EngineError as error:
             raise EngineError(f"variant {self.label}: {error}") from None
         except torch.OutOfMemoryError:
@@ -120,7 +130,6 @@ class TorchEngine:
         pairs = zip(requests, fits, strict=True)
         return [self._completion(request, next(rows) if fit else None) for request, fit in pairs]
 
-    @torch.inference_mode()
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
         """Per (context, continuation) of token ids: sum of log-probabilities in nats, and whether each was the argmax.
 
@@ -132,30 +141,16 @@ class TorchEngine:
         for context, continuation in pairs:
             if not context or not continuation or len(continuation) > self.context_length:
                 raise ConfigError("log-likelihoods need a context and a continuation that fits the context length")
-        order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]) + len(pairs[index][1]), reverse=True)
-        out: dict[int, tuple[float, bool]] = {}
-        for start in range(0, len(order), LOGLIKELIHOOD_ROWS):
-            chunk = order[start : start + LOGLIKELIHOOD_ROWS]
-            out.update(zip(chunk, self._score([pairs[index] for index in chunk]), strict=True))
-        return [out[index] for index in range(len(pairs))]
+        return self._runner.score(pairs, context_length=self.context_length)
+
+    def session(self, *, batch: int, tokens: int) -> Session:
+        """A fresh key/value cache for `batch` rows of at most `tokens` tokens, to be driven token by token."""
+        return TorchSession(self.model)
 
     def synchronise(self) -> None:
         """Wait until the device has finished what was asked of it."""
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
-
-    def _score(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
-        inputs = [[*context, *continuation][-self.context_length - 1 : -1] for context, continuation in pairs]
-        ids, mask = left_pad(inputs, self.model.device)
-        keep = max(len(continuation) for _, continuation in pairs)
-        logits = Forward(self.model)(ids, mask, positions_of(mask), keep=keep).float()
-        scores = []
-        for row, (_, continuation) in enumerate(pairs):
-            target = torch.tensor(list(continuation), device=logits.device)
-            chances = logits[row, -len(continuation) :].log_softmax(-1)
-            total = chances.gather(1, target[:, None]).sum()
-            scores.append((float(total), bool((chances.argmax(-1) == target).all())))
-        return scores
 
     def _hit_stop(self, row: Row) -> bool:
         return self._reader.ends_in_stop(row.tokens, row.request.stop)

@@ -69,16 +69,24 @@ def _ratio(row: SpeedRow, notes: Notes) -> str:
     return f"{row.ratio:.2f}×{half}" + (f" {notes.mark(said)}" if said else "")
 
 
-def _speed(variant: VariantSummary, workload: str, speed: Sequence[SpeedRow], notes: Notes) -> str:
-    rows = [row for row in speed if row.variant == variant.name and row.workload == workload]
+def _speed_columns(speed: Sequence[SpeedRow]) -> list[tuple[str, str, str]]:
+    """Title, workload and engine of every speed column; the engine is named where a workload ran on several."""
+    columns = []
+    for workload in _WORKLOADS:
+        engines = list(dict.fromkeys(row.engine for row in speed if row.workload == workload)) or [""]
+        columns += [(f"{workload} {engine}" if len(engines) > 1 else workload, workload, engine) for engine in engines]
+    return columns
+
+
+def _speed(variant: VariantSummary, workload: str, engine: str, speed: Sequence[SpeedRow], notes: Notes) -> str:
+    rows = [row for row in speed if row.variant == variant.name and row.workload == workload and row.engine == engine]
     if not rows:
         return notes.missing(f"{workload} was not measured for it in this study")
     # The label tells rows apart; where the whole study has one of each, it would only be noise.
-    label_engine = len({row.engine for row in speed if row.workload == workload}) > 1
     label_panel = len({row.panel for row in speed if row.workload == workload}) > 1
     cells = []
     for row in rows:
-        label = " ".join([row.engine] * label_engine + [row.panel] * label_panel)
+        label = row.panel * label_panel
         cells.append(f"{label} {_ratio(row, notes)}".strip())
     return ", ".join(cells)
 
@@ -86,7 +94,9 @@ def _speed(variant: VariantSummary, workload: str, speed: Sequence[SpeedRow], no
 def build(summary: Summary) -> Leaderboard:
     """Lay out the leaderboard of a summary."""
     notes, suites = Notes(), summary.study.suites
-    header = ["variant", "baseline", "sparse %", "bits", "MB", *suites, "mean recovery %", "decode", "prefill"]
+    columns = _speed_columns(summary.speed)
+    header = ["variant", "baseline", "sparse %", "bits", "MB", *suites, "mean recovery %"]
+    header += [title for title, _, _ in columns]
     rows = []
     for variant in order(summary.variants):
         is_reference = variant.baseline is None
@@ -99,7 +109,7 @@ def build(summary: Summary) -> Leaderboard:
                 megabytes(variant.bytes, notes, variant.reason),
                 *(_score(variant, suite, notes) for suite in suites),
                 "" if is_reference else score_cell(variant.recovery["mean"], notes),
-                *(_speed(variant, workload, summary.speed, notes) for workload in _WORKLOADS),
+                *(_speed(variant, workload, engine, summary.speed, notes) for _, workload, engine in columns),
             ]
         )
     return Leaderboard(header, rows, notes, _remarks(summary))

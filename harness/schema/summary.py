@@ -162,6 +162,16 @@ class SpeedConfirmation(_Record):
     decided: bool = Field(description="whether the machine was quiet enough in it")
 
 
+class SpeedPacking(_Record):
+    """How engine sparse held a variant's weights."""
+
+    isa: str = Field(description="instruction set of the kernels: scalar, avx2, avx512 or amx")
+    bytes: int = Field(description="of all packed matrices: what a token reads")
+    matrices: dict[str, int] = Field(description="how many matrices took which form, such as `sparse i8`")
+    memory: Literal["mmap", "copy"] = Field(description="mapped from the file, or copied in huge pages")
+    path: Literal["native", "transformers"] = Field(description="what runs the rest of the model")
+
+
 class SpeedRow(_Record):
     """One variant on one engine in one speed panel."""
 
@@ -195,6 +205,7 @@ class SpeedRow(_Record):
     energy_j_per_token: float | Literal["unavailable"] | None = Field(
         None, description="joules of the processor package per token; `unavailable` where no counter can be read"
     )
+    packing: SpeedPacking | None = Field(None, description="of engine sparse; null on other engines")
 
     @model_validator(mode="after")
     def _null_has_a_reason(self) -> SpeedRow:

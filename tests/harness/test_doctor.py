@@ -8,11 +8,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from harness.doctor import Diagnosis, Finding, environment, tools
-from harness.errors import SandboxUnavailable
+from harness.errors import EngineError, SandboxUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "suites" / "pocket" / "model"
@@ -129,6 +130,21 @@ def test_compiler(tmp_path: Path) -> None:
     asked: list[str] = []
     tools.compiler(lambda name: asked.append(name), {"CXX": "icpx"})  # type: ignore[func-returns-value]
     assert asked == ["icpx"]
+
+
+def test_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent() -> ModuleType:
+        raise EngineError("the CPU kernels of engine sparse were not built; install a compiler, or use engine torch")
+
+    finding = tools.kernels(absent)
+    assert finding.state == "warn" and "not built: engine torch runs everything" in finding.detail
+    assert "apt-get install g++" in finding.fix
+    module = ModuleType("_kernels")
+    module.best_isa, module.isas = lambda: "avx2", lambda: ["scalar", "avx2", "avx512"]  # type: ignore[attr-defined]
+    monkeypatch.delenv("SPARSEBENCH_ISA", raising=False)
+    assert tools.kernels(lambda: module).detail == "built; uses avx2 (built and possible here: scalar, avx2, avx512)"
+    monkeypatch.setenv("SPARSEBENCH_ISA", "avx2")
+    assert "by SPARSEBENCH_ISA=avx2" in tools.kernels(lambda: module).detail
 
 
 def test_the_hub_is_not_tried_offline(monkeypatch: pytest.MonkeyPatch) -> None:

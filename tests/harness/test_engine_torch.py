@@ -125,7 +125,7 @@ from harness.engines.torch import TorchEngine
 engine = TorchEngine.load(Path({str(tiny)!r}), threads=1)
 engine.generate_batch([Request("r", (5, 6), 4)])
 for name in ("decode", "prefill", "throughput"):
-    work = build_workload(engine, workload=name, context=8, batch=1, new_tokens=2, seed=0)
+    work = build_workload(engine, workload=name, context=8, batch=1, new_tokens=2, seed=0, longest=4)
     work.step()
 print("done")
 """

@@ -18,7 +18,7 @@ from harness.errors import ConfigError, CorruptRecordError
 from harness.records import Summary
 from harness.report.cells import pair
 from harness.report.inputs import VariantInput
-from harness.report.leaderboard import leaderboard_markdown, order
+from harness.report.leaderboard import build, leaderboard_markdown, order
 from harness.report.markdown import escape, percent, table, with_half_width, with_interval
 from harness.report.methods import METHODS, explain
 from harness.report.recovery import recovery_markdown
@@ -306,3 +306,22 @@ def test_reports_survive_an_empty_study() -> None:
     result = summarize(study, [], {}, [])
     assert "# Leaderboard: empty" in leaderboard_markdown(result)
     assert "Not measured" in recovery_markdown(result)
+
+
+def test_a_workload_on_several_engines_has_a_column_for_each() -> None:
+    kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("runs.py"))))
+    samples = kit.rows_of({name: {"gsm8k": kit.base_scores("gsm8k", 20)} for name in ("dense", "sparse")})
+    speed = [
+        kit.speed_row("dense", 1.0),
+        kit.speed_row("sparse", 1.01),
+        kit.speed_row("dense", 5.0, engine="sparse"),
+        kit.speed_row("sparse", None, engine="sparse", reason="the CPU kernels of engine sparse were not built"),
+        kit.speed_row("dense", 1.0, workload="prefill", panel="1-prefill"),
+    ]
+    found = kit.summary_of(samples, [kit.variant("dense", None), kit.variant("sparse")], speed=speed)
+    board = build(found)
+    assert board.header[-3:] == ["decode torch", "decode sparse", "prefill"]
+    assert [cell.split(" ")[0] for cell in board.rows[0][-3:]] == ["1.00×", "5.00×", "1.00×"]
+    assert board.rows[1][-2].startswith("—") and "not built" in " ".join(board.notes.texts)
+    shown = [str(column.header) for column in leaderboard_table(found, width=80).columns]
+    assert "decode torch" not in shown and "decode sparse" in shown

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+import harness.engines.sparse
+from harness.cells import engine_of_cells
+from harness.engines import resolve_engine
 from harness.errors import ConfigError
 from harness.study import builtin_studies, load_study
 
@@ -40,6 +43,24 @@ def test_the_pocket_study_has_the_nine_variants_and_five_suites() -> None:
     assert study.baseline_of("sparse70-recovered") == "dense-finetuned"
 
 
+def test_engines_of_suites_and_panels(tmp_path: Path) -> None:
+    assert load_study(write(tmp_path)).engine.name == "torch"
+    by_name = load_study(write(tmp_path, engine="sparse"))
+    assert by_name.engine == load_study(write(tmp_path, engine={"name": "sparse"})).engine
+    (panel,) = load_study(write(tmp_path, speed=[{"workload": "decode", "engines": ["sparse"]}])).speed
+    assert (panel.engine, panel.engines) == ("torch", ("sparse",))
+    assert {engine for panel in load_study("pocket").speed for engine in panel.engines} == {"sparse"}
+
+
+def test_auto_is_engine_sparse_where_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    for why, engine in ((None, "sparse"), ("the kernels were not built", "torch")):
+        monkeypatch.setattr(harness.engines.sparse, "kernels_problem", lambda why=why: why)
+        assert resolve_engine("auto") == engine
+        assert engine_of_cells(load_study("pocket"), "cpu") == f"{engine}/float32"
+    assert resolve_engine("auto", device="cuda") == "torch"
+    assert [resolve_engine(name) for name in ("torch", "sparse")] == ["torch", "sparse"]
+
+
 def test_the_hash_covers_what_decides_results_and_nothing_else(tmp_path: Path) -> None:
     one = load_study(write(tmp_path)).hash
     assert load_study(write(tmp_path, description="other words")).hash == one
@@ -52,6 +73,10 @@ def test_the_hash_covers_what_decides_results_and_nothing_else(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"engine": "fast"}, "engine.name: Input should be 'torch', 'sparse' or 'auto'"),
+        ({"engine": {"name": "sparse", "dtype": "float16"}}, "engine sparse knows dtype float32 and bfloat16"),
+        ({"speed": [{"workload": "decode", "engines": ["sparse"], "dtype": "float16"}]}, "not float16"),
+        ({"speed": [{"workload": "decode", "engines": ["torch"]}]}, "named twice"),
         ({"suites": {"gsm9k": {}}}, "unknown suite 'gsm9k'; choose one of chat"),
         ({"sweets": 1}, "sweets: unknown key; allowed: version, name"),
         ({"variants": {"dense": {"from": "p", "recipes": "x"}}}, "recipes: unknown key; allowed: from, recipe"),

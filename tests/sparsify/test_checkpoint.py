@@ -67,6 +67,15 @@ def _lying_header(directory: Path) -> None:
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
 
 
+def _odd_metadata(directory: Path) -> None:
+    path = directory / "model.safetensors"
+    data = path.read_bytes()
+    length = struct.unpack("<Q", data[:8])[0]
+    header = {**json.loads(data[8 : 8 + length]), "__metadata__": 1}
+    text = json.dumps(header, separators=(",", ":")).encode().ljust(length)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
+
+
 def _pickle(directory: Path) -> None:
     (directory / "model.safetensors").unlink()
     (directory / "pytorch_model.bin").write_bytes(b"\x80\x04N.")
@@ -75,6 +84,7 @@ def _pickle(directory: Path) -> None:
 BREAKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (_cut, "model.safetensors is truncated: .* bytes instead of .*; download or copy it again"),
     "garbage": (_garbage, "model.safetensors has a damaged safetensors header"),
+    "metadata": (_odd_metadata, "model.safetensors has a damaged safetensors header"),
     "lie": (_lying_header, "model.safetensors has a damaged safetensors header"),
     "empty": (
         lambda d: (d / "model.safetensors").write_bytes(b""),

@@ -1,0 +1,119 @@
+// What the AVX-512 kernels share: reading the steps of a tile. Included only by files compiled with those flags, so
+// everything has internal linkage: no other file may end up with its code.
+#pragma once
+
+#include <immintrin.h>
+
+#include <type_traits>
+#include <utility>
+
+#include "layout.h"
+
+namespace sparsebench {
+namespace {
+
+// Everything that such a function calls is put into it. Were one lambda left out, the sums it refers to would live in
+// memory instead of registers.
+#define SPARSEBENCH_INLINE __attribute__((always_inline))
+
+// Calls body(0), ..., body(N - 1) with constants. A loop would do, but compilers unroll it after they have decided to
+// keep the array of sums in memory.
+template <class Body, int... I>
+SPARSEBENCH_INLINE static inline void repeat(const Body& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>()), ...);
+}
+template <int N, class Body>
+SPARSEBENCH_INLINE static inline void repeat(const Body& body) {
+  repeat(body, std::make_integer_sequence<int, N>());
+}
+
+// Prefetch into the first and the second cache. Both streams of a tile, its head and its values, run this far ahead;
+// tiles follow one another, so together the two windows sweep all bytes once. Measured: one level alone reaches 82 % of
+// the read bandwidth, both 96 %.
+constexpr int64_t kNear = 2048;
+constexpr int64_t kFar = 24 << 10;
+
+static inline void prefetch(const uint8_t* at) {
+  _mm_prefetch(reinterpret_cast<const char*>(at + kNear), _MM_HINT_T0);
+  _mm_prefetch(reinterpret_cast<const char*>(at + kFar), _MM_HINT_T1);
+}
+
+// Reads the steps of a tile one after the other as vectors of 64 bytes: f32, bf16, or unsigned integers with their
+// offset (i4: even steps w + 8, odd steps 16 * (w + 8)).
+template <Value V, bool Sparse>
+class Steps {
+ public:
+  explicit Steps(const uint8_t* values) : low_(values), high_(values) {}
+
+  // `mask`: of this step; ignored when dense.
+  template <int Odd>
+  __m512i next(const uint8_t* mask) {
+    if constexpr (!Sparse) {
+      const __m512i all = _mm512_loadu_si512(low_);
+      if constexpr (V == Value::i4) {
+        if constexpr (Odd) {
+          low_ += kStepBytes;
+          return _mm512_and_si512(all, _mm512_set1_epi8(static_cast<char>(0xf0)));
+        }
+        return _mm512_and_si512(all, _mm512_set1_epi8(0x0f));
+      }
+      low_ += kStepBytes;
+      return all;
+    } else if constexpr (V == Value::f32) {
+      const uint16_t bits = load<uint16_t>(mask);
+      const __m512i packed = _mm512_loadu_si512(low_);
+      low_ += 4 * population(bits);
+      return _mm512_maskz_expand_epi32(bits, packed);
+    } else if constexpr (V == Value::bf16) {
+      const uint32_t bits = load<uint32_t>(mask);
+      const __m512i packed = _mm512_loadu_si512(low_);
+      low_ += 2 * population(bits);
+      return _mm512_maskz_expand_epi16(bits, packed);
+    } else if constexpr (V == Value::i8) {
+      const uint64_t bits = load<uint64_t>(mask);
+      const __m512i packed = _mm512_loadu_si512(low_);
+      low_ += population(bits);
+      return _mm512_mask_expand_epi8(_mm512_set1_epi8(static_cast<char>(kOffset8)), bits, packed);
+    } else {
+      const uint64_t bits = load<uint64_t>(mask);
+      const uint8_t*& from = Odd ? high_ : low_;
+      const __m512i half = _mm512_set1_epi8(static_cast<char>(Odd ? 0xf0 : 0x0f));
+      const __m512i packed = _mm512_and_si512(_mm512_loadu_si512(from), half);
+      from += population(bits);
+      return _mm512_mask_expand_epi8(_mm512_set1_epi8(static_cast<char>(Odd ? 16 * kOffset4 : kOffset4)), bits, packed);
+    }
+  }
+
+  const uint8_t* at() const { return low_; }
+
+ private:
+  const uint8_t* low_;
+  const uint8_t* high_;
+};
+
+// sum + unsigned weights times signed activations, by fours. Not the intrinsic: gcc 12 then copies every sum, and stores
+// it, in every turn of a loop.
+static inline __m512i add_bytes(__m512i sum, __m512i weights, __m512i x) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(x));
+  return sum;
+}
+
+static inline __m512 low_half(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+static inline __m512 high_half(__m512i pairs) {
+  return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
+// The 16 scales of a group of i4.
+static inline __m512 group_scales(const uint8_t* at, bool wide) {
+  if (wide) return _mm512_loadu_ps(at);
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+static inline __mmask16 outputs_of(const Matrix& m, int64_t tile) {
+  const int64_t left = m.outputs - tile * kTile;
+  return static_cast<__mmask16>(left >= kTile ? 0xffff : (1 << left) - 1);
+}
+
+}  // namespace
+}  // namespace sparsebench

@@ -1,0 +1,18 @@
+// The kernels of each instruction set.
+#pragma once
+
+#include "activations.h"
+
+namespace sparsebench {
+
+struct Kernels {
+  Quantize quantize;
+  void (*multiply)(const Matrix& matrix, const Activations& activations, int64_t first, int64_t last, float* y,
+                   int64_t stride);
+};
+
+const Kernels& scalar_kernels();
+const Kernels& avx2_kernels();    // these only where the processor has them
+const Kernels& avx512_kernels();
+
+}  // namespace sparsebench

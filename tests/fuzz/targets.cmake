@@ -1,0 +1,10 @@
+# Fuzz targets on the sources of the kernels; included by their CMakeLists.txt when SPARSEBENCH_FUZZ is on (clang only).
+list(FILTER sources EXCLUDE REGEX "^(module|bind_.*)\\.cpp$")
+foreach(target matrix pack)
+  add_executable(fuzz_${target} EXCLUDE_FROM_ALL ${PROJECT_SOURCE_DIR}/tests/fuzz/${target}.cpp ${sources})
+  target_include_directories(fuzz_${target} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
+  target_compile_features(fuzz_${target} PRIVATE cxx_std_17)
+  target_compile_options(fuzz_${target} PRIVATE -fsanitize=fuzzer -O1 -g -Wno-unknown-warning-option)
+  target_link_options(fuzz_${target} PRIVATE -fsanitize=fuzzer)
+  target_link_libraries(fuzz_${target} PRIVATE Threads::Threads)
+endforeach()
