@@ -17,33 +17,43 @@ if TYPE_CHECKING:
     from harness.run import RunOptions
 
 # Rough rates of one CPU core, measured with the pocket model; they make an estimate, never a record.
-_TRAIN_FLOPS = 4e10
 _GENERATE_FLOPS = 1.5e10
 _ANSWER_TOKENS = 0.4
 
 
 def plan_text(study: Study, out: Path, options: RunOptions) -> str:
     """The plan of a run as text; nothing is made, written or fetched except the data of its suites."""
+    from sparsify.plan import Machine, plan_stages
+
     layout = Layout(out)
     plans = plan_suites(study, options.data_dir)
     lines = [
         f"study {study.name}, {len(study.variants)} variants, {len(plans)} suites, {len(study.speed)} speed panels"
     ]
-    training = generation = 0.0
+    making = generation = 0.0
+    seen: set[tuple[Path, str]] = set()
     requests = {name: plan.requests() for name, plan in plans.items()}
     for name, spec in study.variants.items():
         where = spec.path or study.models[str(spec.source)].path
         recipe = load_recipe(spec.recipe)
-        size = _parameters(model_directory(where, offline=options.offline))
-        trained = sum(stage.finetune.tokens for stage in recipe.stages if stage.finetune is not None)
-        training += 6.0 * size * trained
+        directory = model_directory(where, offline=options.offline)
+        size = _parameters(directory)
         for suite, plan in plans.items():
             limit = plan.suite.preset(plan.preset).max_new_tokens
             generation += 2.0 * size * requests[suite] * limit * _ANSWER_TOKENS
         stages = " > ".join(stage.kind for stage in recipe.stages) or "as it is"
-        there = "there" if (layout.variant(name) / "variant.json").is_file() else "to make"
+        made = (layout.variant(name) / "variant.json").is_file()
+        there = "there" if made else "to make"
         baseline = study.baseline_of(name) or "reference"
         lines.append(f"  {name:26} {there:8} {stages}  (baseline: {baseline})")
+        if recipe.stages and not made:
+            # A variant is made by one process with one thread, next to the others.
+            for index, plan in enumerate(plan_stages(directory, recipe, Machine())):
+                beginning = (directory, repr(recipe.stages[: index + 1]))
+                if beginning not in seen:  # recipes that begin alike share the work
+                    seen.add(beginning)
+                    making += plan.seconds
+                    lines += [f"    {plan.kind}:", *(f"    {line}" for line in plan.lines)]
     lines.append("cells (of each variant):")
     for suite, plan in plans.items():
         done = sum(layout.cell(name, suite).is_file() for name in study.variants)
@@ -56,7 +66,7 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
         lines.append(f"speed: {panel.workload} on {engines}, {sizes}")
     lines += planning_warnings(study.gates, {name: _planned(plan) for name, plan in plans.items()})
     total = len(study.variants) * sum(requests.values())
-    seconds = (training / _TRAIN_FLOPS + generation / _GENERATE_FLOPS) / options.workers
+    seconds = (making + generation / _GENERATE_FLOPS) / options.workers
     seconds += sum(panel.budget_s for panel in study.speed)
     lines.append(f"{total} requests in all; roughly {max(1, round(seconds / 60))} min on {options.workers} CPU workers")
     return "\n".join(lines) + "\n"

@@ -75,7 +75,8 @@ class PrunePlan:
         """The plan for people; `verb` is what is done to the linears."""
         rate = RATES[self.machine.kind]
         per = "a thread" if self.machine.kind == "cpu" else "in all"
-        on = f"{self.machine.threads} CPU threads" if self.machine.kind == "cpu" else self.machine.device
+        threads = "1 CPU thread" if self.machine.threads == 1 else f"{self.machine.threads} CPU threads"
+        on = threads if self.machine.kind == "cpu" else self.machine.device
         device = f"device memory {_gb(self.device_bytes)}, " if self.device_bytes else ""
         return [
             f"  {self.blocks} blocks, {self.parameters:,} parameters, {self.pruned:,} of them in linears to {verb}",
@@ -85,8 +86,23 @@ class PrunePlan:
         ]
 
 
-def plan_text(model_dir: Path, recipe: Recipe, machine: Machine) -> str:
-    """The plan of a recipe for a model, as text; nothing is read of the weights but their headers.
+@dataclass(frozen=True)
+class StagePlan:
+    """The expected costs of one stage of a recipe.
+
+    Attributes:
+        kind: Of the stage.
+        lines: The costs for people.
+        seconds: Estimate; 0 where it is less than anyone waits for.
+    """
+
+    kind: str
+    lines: tuple[str, ...]
+    seconds: float
+
+
+def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[StagePlan]:
+    """The plan of every stage of a recipe for a model; nothing is read of the weights but their headers.
 
     Raises:
         SparsifyError: The model cannot be used.
@@ -94,24 +110,39 @@ def plan_text(model_dir: Path, recipe: Recipe, machine: Machine) -> str:
     source = open_checkpoint(model_dir)
     model = load_skeleton(model_dir)
     structure = find_structure(model)
-    lines = [f"recipe {recipe.name}: {' > '.join(stage.kind for stage in recipe.stages) or 'a copy'}"]
     stored = source.bytes
+    plans = []
     for stage in recipe.stages:
-        lines.append(f"{stage.kind}:")
+        seconds = 0.0
         if stage.prune is not None:
-            lines += plan_prune(model, structure, stage.prune, machine, stored=stored).lines()
+            plan = plan_prune(model, structure, stage.prune, machine, stored=stored)
+            lines, seconds = plan.lines(), plan.seconds
         elif stage.finetune is not None:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             seconds = 6.0 * parameters * stage.finetune.tokens / machine.scale(RATES)
-            lines.append(f"  {stage.finetune.tokens:,} tokens, the whole model in memory; roughly {_time(seconds)}")
+            lines = [f"  {stage.finetune.tokens:,} tokens, the whole model in memory; roughly {_time(seconds)}"]
         elif stage.quantize is not None and stage.quantize.calibration is not None:
             # GPTQ lives on what SparseGPT lives on: a block, its Gram matrices, a factor and a few copies of a weight.
             settings, skip = stage.quantize.calibration, stage.quantize.skip
             like = PruneStage(method="sparsegpt", sparsity=0.5, calibration=settings, skip=skip)
-            lines += plan_prune(model, structure, like, machine, stored=stored).lines("quantize")
+            plan = plan_prune(model, structure, like, machine, stored=stored)
+            lines, seconds = plan.lines("quantize"), plan.seconds
         else:
             largest = max(linear_weight(model, name).numel() for name in structure.all_linears)
-            lines.append(f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}")
+            lines = [f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}"]
+        plans.append(StagePlan(stage.kind, tuple(lines), seconds))
+    return plans
+
+
+def plan_text(model_dir: Path, recipe: Recipe, machine: Machine) -> str:
+    """The plan of a recipe for a model, as text.
+
+    Raises:
+        SparsifyError: The model cannot be used.
+    """
+    lines = [f"recipe {recipe.name}: {' > '.join(stage.kind for stage in recipe.stages) or 'a copy'}"]
+    for plan in plan_stages(model_dir, recipe, machine):
+        lines += [f"{plan.kind}:", *plan.lines]
     return "\n".join(lines) + "\n"
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from harness.engines import Request, load_engine
 from harness.engines._cache import GrowingLayer, new_cache
@@ -23,42 +22,8 @@ from harness.engines.torch import TorchEngine
 from harness.errors import ConfigError, EngineError
 from sparsify.errors import CheckpointError
 
-TEMPLATE = (
-    "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + '<|end|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
-)
-SPECIAL = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"]
-
-
-def save_tiny(directory: Path, *, seed: int = 0, layers: int = 2, context: int = 256) -> Path:
-    core = Tokenizer(models.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=320,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=SPECIAL,
-        show_progress=False,
-    )
-    core.train_from_iterator(["the cat sat on the mat", "one and two are three", "stop here now"] * 4, trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token=AddedToken("<|endoftext|>", special=True))
-    tokenizer.chat_template = TEMPLATE
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        hidden_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=96,
-        vocab_size=len(tokenizer),
-        max_position_embeddings=context,
-        initializer_range=0.3,  # sharp enough that greedy tokens vary and no two logits tie
-        eos_token_id=tokenizer.eos_token_id,
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    return directory
+tiny_llama = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("tiny_llama.py"))))
+save_tiny, prompts = tiny_llama.save_tiny, tiny_llama.prompts
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +34,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(tiny: Path) -> TorchEngine:
     return TorchEngine.load(tiny, threads=1)
-
-
-def prompts(count: int, seed: int = 0, longest: int = 40) -> list[tuple[int, ...]]:
-    stream = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(2, longest, (count,), generator=stream).tolist()
-    return [tuple(torch.randint(4, 260, (n,), generator=stream).tolist()) for n in lengths]
 
 
 def hf_tokens(engine: TorchEngine, batch: list[tuple[int, ...]], new: int, ends: set[int]) -> list[list[int]]:
@@ -278,62 +237,6 @@ def test_encode_chat_and_text(engine: TorchEngine) -> None:
         engine.encode()
 
 
-def as_int8(source: Path, target: Path) -> Path:
-    """The tiny model in compressed-tensors' int-quantized form, with known values."""
-    save_tiny(target)
-    weights = load_file(source / "model.safetensors")
-    packed = {}
-    for name, weight in weights.items():
-        if name.endswith("proj.weight"):
-            scale = weight.abs().amax(1, keepdim=True) / 127
-            packed[name] = (weight / scale).round().clamp(-127, 127).to(torch.int8)
-            packed[name + "_scale"] = scale
-        else:
-            packed[name] = weight
-    save_file(packed, target / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((target / "config.json").read_text())
-    bits = {"num_bits": 8, "type": "int", "symmetric": True}
-    group = {
-        "targets": ["Linear"],
-        "weights": {**bits, "strategy": "channel", "dynamic": False},
-        "input_activations": {**bits, "strategy": "token", "dynamic": True},
-    }
-    config["quantization_config"] = {
-        "quant_method": "compressed-tensors",
-        "format": "int-quantized",
-        "quantization_status": "compressed",
-        "ignore": ["lm_head"],
-        "config_groups": {"group_0": group},
-    }
-    (target / "config.json").write_text(json.dumps(config))
-    return target
-
-
-def test_int8_gives_the_librarys_numbers_bit_for_bit(tiny: Path, tmp_path: Path) -> None:
-    pytest.importorskip("compressed_tensors")
-    path = as_int8(tiny, tmp_path / "int8")
-    lean = TorchEngine.load(path, threads=1)
-    from harness.engines._load import load_model, pick_device
-
-    library = load_model(path, device=pick_device("cpu"), dtype="float32")
-    ids = torch.tensor([prompts(1, seed=1)[0]])
-    with torch.inference_mode():
-        ours, theirs = lean.model(ids).logits, library(ids).logits
-        dense = TorchEngine.load(tiny).model(ids).logits
-    assert torch.equal(ours, theirs)
-    linear = lean.model.model.layers[0].mlp.gate_proj
-    assert linear.weight.dtype == torch.float32
-    assert "use_lean_forward" in linear.forward.__func__.__qualname__
-    assert 0 < float((ours - dense).abs().max()) < 0.5 * float(dense.abs().max())
-    zero = torch.zeros(1, 1, linear.in_features)
-    assert torch.equal(linear(zero), torch.zeros(1, 1, linear.out_features))
-    # Linears with the same input share its rounding, but not once it was written to.
-    shown = torch.randn(1, 2, linear.in_features)
-    before = linear(shown)
-    shown.mul_(-3)
-    assert torch.equal(linear(shown), linear(shown.clone())) and not torch.equal(linear(shown), before)
-
-
 def test_wrong_directories_say_what_is_wrong(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         TorchEngine.load(tmp_path / "nowhere")
@@ -383,66 +286,6 @@ def test_weights_that_are_not_finite_are_an_error_not_text(tmp_path: Path) -> No
     save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(EngineError, match="variant broken: .*not finite"):
         TorchEngine.load(path).generate_batch([Request("r", (5, 6), 4)])
-
-
-def quantised(source: Path, target: Path, *, group: int | None = None, static: bool = False) -> Path:
-    """The tiny model as sparsify stores W4A16 (with `group`) or W8A8."""
-    from sparsify.quantize.grid import INT8, int4
-    from sparsify.quantize.layout import quantization_config, stored_linear
-    from sparsify.quantize.rtn import quantize_rtn
-
-    save_tiny(target)
-    stored: dict[str, torch.Tensor] = {}
-    ignored = ["lm_head"]
-    for name, weight in load_file(source / "model.safetensors").items():
-        linear = name.removesuffix(".weight")
-        if not linear.endswith("proj") or (group and weight.shape[1] % group):
-            ignored += [linear] if linear.endswith("proj") else []
-            stored[name] = weight
-            continue
-        found = quantize_rtn(weight, INT8 if group is None else int4(group))
-        packed = torch.float32 if group else None
-        stored |= stored_linear(linear, *found, packed=packed, input_scale=0.03 if static else None)
-    save_file(stored, target / "model.safetensors", metadata={"format": "pt"})
-    config = json.loads((target / "config.json").read_text())
-    config["quantization_config"] = quantization_config(ignored, group=group, static=static)
-    (target / "config.json").write_text(json.dumps(config))
-    return target
-
-
-@pytest.mark.parametrize("settings", [{"group": 32}, {"static": True}], ids=["int4", "static-int8"])
-def test_other_schemes_give_the_librarys_numbers_bit_for_bit(
-    tiny: Path, tmp_path: Path, settings: dict[str, Any]
-) -> None:
-    pytest.importorskip("compressed_tensors")
-    from harness.bench.panel import skip_reasons
-    from harness.engines._load import load_model, pick_device
-
-    path = quantised(tiny, tmp_path / "quantised", **settings)
-    lean, library = TorchEngine.load(path, threads=1), load_model(path, device=pick_device("cpu"), dtype="float32")
-    ids = torch.tensor([prompts(1, seed=1)[0]])
-    with torch.inference_mode():
-        ours, theirs = lean.model(ids).logits, library(ids).logits
-        dense = TorchEngine.load(tiny).model(ids).logits
-    assert torch.equal(ours, theirs)
-    forward = lean.model.model.layers[0].mlp.down_proj.forward
-    assert "use_lean_forward" in forward.__func__.__qualname__
-    assert float((ours - dense).abs().max()) > 0.01
-    [reason] = skip_reasons({"q": path}).values()
-    assert reason.startswith("INT4" if "group" in settings else "INT8")
-
-
-def test_a_missing_compressed_tensors_names_the_extra(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import importlib.util
-
-    path = as_int8(tiny, tmp_path / "int8")
-    real = importlib.util.find_spec
-    hidden = "compressed_tensors"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == hidden else real(name, *a))
-    with pytest.raises(EngineError, match=r"sparsebench\[int8\]"):
-        TorchEngine.load(path)
 
 
 def test_importing_the_engines_imports_no_torch() -> None:
