@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -291,6 +292,26 @@ def test_greedy_in_one_call_equals_steps() -> None:
         for token in chosen[row]:
             assert int(kit.reference(model, text)[-1].argmax()) == token
             text.append(int(token))
+
+
+def test_timed_passes_say_where_the_time_went() -> None:
+    model = kit.make_model("llama")
+    decoder, tokens = kit.native(model, threads=2), kit.tokens_for(model, 100)
+    state = decoder.new_state(100)
+    decoder.forward(state, [0], [tokens[:50]])
+    assert not any(state.seconds.values())
+    state.timed = True
+    start = time.perf_counter()
+    decoder.forward(state, [0], [tokens[50:]])
+    wall = time.perf_counter() - start
+    assert set(state.seconds) == {"matrices", "attention", "other", "waiting"}
+    assert all(value > 0 for value in state.seconds.values())
+    assert sum(state.seconds.values()) < wall
+    state.timed = False
+    before = state.seconds
+    state.truncate(0, 50)
+    decoder.forward(state, [0], [tokens[50:]])
+    assert state.seconds == before
 
 
 BAD_CALLS = {

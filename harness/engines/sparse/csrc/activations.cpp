@@ -28,11 +28,11 @@ size_t activation_bytes(const Matrix& m, int64_t rows) {
                              (integers ? 2 * round_up(padded * groups * 4, 64) : 0));
 }
 
-Activations* place(const Matrix& m, int64_t rows, Form form, void* scratch) {
+Activations* place(const Matrix& m, int64_t rows, Form form, int64_t block, void* scratch) {
   Activations* a = new (scratch) Activations;
   a->form = form;
   a->rows = rows;
-  a->block = rows_per_block(m.value, rows);
+  a->block = block;
   a->blocks = (rows + a->block - 1) / a->block;
   a->units = units_of(m, form);
   a->groups = m.value == Value::i4 ? m.inputs / m.group : 1;
@@ -48,10 +48,22 @@ Activations* place(const Matrix& m, int64_t rows, Form form, void* scratch) {
 
 namespace {
 
+// Nearest even; a NaN stays one.
+uint16_t to_bf16(float value) {
+  const uint32_t bits = float_bits(value);
+  const bool nan = (bits & 0x7fffffff) > kInfinity;
+  return static_cast<uint16_t>(nan ? bits >> 16 | 64 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 // One row in its form, one unit after another.
 void fill_row(const Matrix& m, const float* x, int64_t row, Quantize quantize, uint32_t* units, Activations& a) {
   if (a.form == Form::floats) {
     std::memcpy(units, x, static_cast<size_t>(m.inputs) * 4);
+    return;
+  }
+  if (a.form == Form::pairs) {
+    auto* rounded = reinterpret_cast<uint16_t*>(units);
+    for (int64_t i = 0; i < m.inputs; ++i) rounded[i] = to_bf16(x[i]);
     return;
   }
   const bool four = m.value == Value::i4;
@@ -70,9 +82,11 @@ void fill_row(const Matrix& m, const float* x, int64_t row, Quantize quantize, u
 
 void fill(const Matrix& m, const float* rows_in, int64_t stride, Quantize quantize, Activations& a) {
   if (a.block == 1) {
-    a.lanes[a.units - 1] = 0;  // what pads the last step
-    if (a.form == Form::floats) std::fill(a.lanes + m.inputs, a.lanes + a.units, 0u);
-    fill_row(m, rows_in, 0, quantize, a.lanes, a);
+    for (int64_t row = 0; row < a.rows; ++row) {
+      uint32_t* units = a.lanes + a.lane(row, 0);
+      units[a.units - 1] = 0;  // what pads the last step
+      fill_row(m, rows_in + row * stride, row, quantize, units, a);
+    }
     return;
   }
   std::vector<uint32_t> units(static_cast<size_t>(a.units), 0);

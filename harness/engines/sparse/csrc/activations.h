@@ -6,8 +6,8 @@
 
 namespace sparsebench {
 
-// What one 32-bit unit of a row holds: a float32, or four int8.
-enum class Form : uint32_t { floats, bytes };
+// What one 32-bit unit of a row holds: a float32, two bfloat16, or four int8.
+enum class Form : uint32_t { floats, pairs, bytes };
 
 constexpr int64_t kManyRows = 12;  // rows side by side when there are more than kFewRows
 
@@ -15,7 +15,7 @@ constexpr int64_t kManyRows = 12;  // rows side by side when there are more than
 // as many rows as the kernel that runs it and at most one is padding.
 static constexpr int64_t rows_per_block(Value value, int64_t rows) {
   if (rows > kFewRows) return kManyRows;
-  const int64_t most = value == Value::i8 ? kFewRows : kFewRows / 2;
+  const int64_t most = value == Value::i8 ? kFewRows : value == Value::bf16 ? 6 : 8;
   const int64_t blocks = (rows + most - 1) / most;
   return (rows + blocks - 1) / blocks;
 }
@@ -42,7 +42,7 @@ using Quantize = int32_t (*)(const float* x, int64_t count, float divisor, float
 int32_t quantize_portable(const float* x, int64_t count, float divisor, float fixed, int8_t* quantized, float* scale);
 
 size_t activation_bytes(const Matrix& matrix, int64_t rows);
-Activations* place(const Matrix& matrix, int64_t rows, Form form, void* scratch);
+Activations* place(const Matrix& matrix, int64_t rows, Form form, int64_t block, void* scratch);
 void fill(const Matrix& matrix, const float* rows_in, int64_t stride, Quantize quantize, Activations& activations);
 
 }  // namespace sparsebench

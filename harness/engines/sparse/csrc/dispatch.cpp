@@ -5,12 +5,14 @@
 
 #include "cpu.h"
 
-
 namespace sparsebench {
 namespace {
 
 const Kernels& kernels(Isa isa) {
 #ifdef SPARSEBENCH_X86
+#ifdef SPARSEBENCH_AMX
+  if (isa == Isa::amx) return amx_kernels();
+#endif
   if (isa >= Isa::avx512) return avx512_kernels();
   if (isa == Isa::avx2) return avx2_kernels();
 #endif
@@ -45,7 +47,11 @@ bool supports(Isa isa) {
     case Isa::scalar: return true;
     case Isa::avx2: return cpu().avx2;
     case Isa::avx512: return cpu().avx512;
+#ifdef SPARSEBENCH_AMX
+    case Isa::amx: return cpu().avx512 && cpu().amx;
+#else
     case Isa::amx: return false;
+#endif
   }
   return false;
 }
@@ -59,7 +65,11 @@ const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t r
                            Isa isa) {
   const Kernels& with = kernels(isa);
   const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
-  Activations* activations = place(matrix, rows, integers ? Form::bytes : Form::floats, scratch);
+  const bool whole =
+      with.whole_rows && rows > kFewRows && (matrix.value == Value::bf16 || matrix.value == Value::i8);
+  const Form form = integers ? Form::bytes : whole ? Form::pairs : Form::floats;
+  const int64_t block = whole ? 1 : rows_per_block(matrix.value, rows);
+  Activations* activations = place(matrix, rows, form, block, scratch);
   fill(matrix, rows_in, stride, with.quantize, *activations);
   return activations;
 }
