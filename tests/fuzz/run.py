@@ -43,8 +43,12 @@ def clang() -> str:
 
 def build(folder: Path) -> dict[str, Path]:
     """Build the targets; their programs by name."""
-    options = ["-DSPARSEBENCH_FUZZ=ON", "-DSPARSEBENCH_SANITIZE=ON", "-DCMAKE_BUILD_TYPE=RelWithDebInfo"]
-    options += [f"-DCMAKE_CXX_COMPILER={clang()}", f"-DPython_EXECUTABLE={sys.executable}"]
+    options = ["-DSPARSEBENCH_FUZZ=ON", "-DSPARSEBENCH_SANITIZE=ON", "-DSPARSEBENCH_AMX_EMULATION=ON"]
+    options += [
+        "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+        f"-DCMAKE_CXX_COMPILER={clang()}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+    ]
     subprocess.run(["cmake", "-S", ROOT, "-B", folder, *options], check=True, stdout=subprocess.DEVNULL)
     names = [f"fuzz_{target}" for target in TARGETS]
     subprocess.run(
