@@ -48,12 +48,12 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
         lines.append(f"  {name:26} {there:8} {stages}  (baseline: {baseline})")
         if recipe.stages and not made:
             # A variant is made by one process with one thread, next to the others.
-            for index, plan in enumerate(plan_stages(directory, recipe, Machine())):
+            for index, stage in enumerate(plan_stages(directory, recipe, Machine())):
                 beginning = (directory, repr(recipe.stages[: index + 1]))
                 if beginning not in seen:  # recipes that begin alike share the work
                     seen.add(beginning)
-                    making += plan.seconds
-                    lines += [f"    {plan.kind}:", *(f"    {line}" for line in plan.lines)]
+                    making += stage.seconds
+                    lines += [f"    {stage.kind}:", *(f"    {line}" for line in stage.lines)]
     lines.append("cells (of each variant):")
     for suite, plan in plans.items():
         done = sum(layout.cell(name, suite).is_file() for name in study.variants)
