@@ -43,6 +43,8 @@ int32_t quantize_portable(const float* x, int64_t count, float divisor, float fi
 
 size_t activation_bytes(const Matrix& matrix, int64_t rows);
 Activations* place(const Matrix& matrix, int64_t rows, Form form, int64_t block, void* scratch);
-void fill(const Matrix& matrix, const float* rows_in, int64_t stride, Quantize quantize, Activations& activations);
+// The blocks [first, last) of rows.
+void fill(const Matrix& matrix, const float* rows_in, int64_t stride, Quantize quantize, int64_t first, int64_t last,
+          Activations& activations);
 
 }  // namespace sparsebench

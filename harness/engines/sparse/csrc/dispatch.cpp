@@ -61,16 +61,24 @@ Isa best_isa() {
   return best;
 }
 
-const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t rows, int64_t stride, void* scratch,
-                           Isa isa) {
-  const Kernels& with = kernels(isa);
+Activations* start_prepare(const Matrix& matrix, int64_t rows, void* scratch, Isa isa) {
   const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
   const bool whole =
-      with.whole_rows && rows > kFewRows && (matrix.value == Value::bf16 || matrix.value == Value::i8);
+      kernels(isa).whole_rows && rows > kFewRows && (matrix.value == Value::bf16 || matrix.value == Value::i8);
   const Form form = integers ? Form::bytes : whole ? Form::pairs : Form::floats;
-  const int64_t block = whole ? 1 : rows_per_block(matrix.value, rows);
-  Activations* activations = place(matrix, rows, form, block, scratch);
-  fill(matrix, rows_in, stride, with.quantize, *activations);
+  return place(matrix, rows, form, whole ? 1 : rows_per_block(matrix.value, rows), scratch);
+}
+
+void prepare_part(const Matrix& matrix, const float* rows_in, int64_t stride, Activations& activations, int64_t part,
+                  int64_t parts, Isa isa) {
+  const int64_t blocks = activations.blocks;
+  fill(matrix, rows_in, stride, kernels(isa).quantize, blocks * part / parts, blocks * (part + 1) / parts, activations);
+}
+
+const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t rows, int64_t stride, void* scratch,
+                           Isa isa) {
+  Activations* activations = start_prepare(matrix, rows, scratch, isa);
+  prepare_part(matrix, rows_in, stride, *activations, 0, 1, isa);
   return activations;
 }
 
