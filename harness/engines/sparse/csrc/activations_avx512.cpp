@@ -18,7 +18,8 @@ int32_t quantize_avx512(const float* x, int64_t count, float divisor, float fixe
   }
   const uint32_t top = _mm512_reduce_max_epu32(largest);
   const bool finite = top < 0x7f800000;
-  float step = fixed != 0.0f ? fixed : _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(top)))) / divisor;
+  const float most = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(top))));
+  float step = fixed != 0.0f ? fixed : most / divisor;
   if (step == 0.0f) step = 1.0f;
   *scale = finite ? step : __builtin_nanf("");
   const __mmask16 keep = finite ? 0xffff : 0;

@@ -12,8 +12,7 @@
 namespace sparsebench {
 namespace {
 
-// Everything that such a function calls is put into it. Were one lambda left out, the sums it refers to would live in
-// memory instead of registers.
+// For lambdas that refer to sums: were one not inlined, the sums would live in memory instead of registers.
 #define SPARSEBENCH_INLINE __attribute__((always_inline))
 
 // Calls body(0), ..., body(N - 1) with constants. A loop would do, but compilers unroll it after they have decided to
@@ -91,8 +90,8 @@ class Steps {
   const uint8_t* high_;
 };
 
-// sum + unsigned weights times signed activations, by fours. Not the intrinsic: gcc 12 then copies every sum, and stores
-// it, in every turn of a loop.
+// sum + unsigned weights times signed activations, by fours. Not the intrinsic: gcc 12 then copies every sum, and
+// stores it, in every turn of a loop.
 static inline __m512i add_bytes(__m512i sum, __m512i weights, __m512i x) {
   __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(weights), "v"(x));
   return sum;

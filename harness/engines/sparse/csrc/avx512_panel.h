@@ -33,14 +33,16 @@ struct Dot<Form::bytes> {
 };
 
 template <Form F, int Tiles, int Rows>
-SPARSEBENCH_INLINE static inline void dot(typename Dot<F>::Sum (&sums)[Tiles][Rows], const uint8_t* panel, const uint32_t* x,
-                       int64_t units) {
+SPARSEBENCH_INLINE static inline void dot(typename Dot<F>::Sum (&sums)[Tiles][Rows], const uint8_t* panel,
+                                          const uint32_t* x, int64_t units) {
   for (int64_t unit = 0; unit < units; ++unit, x += kManyRows, panel += Tiles * kStepBytes) {
     __m512i weights[Tiles];
     repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE { weights[tile] = _mm512_load_si512(panel + tile * kStepBytes); });
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
       const __m512i value = _mm512_set1_epi32(static_cast<int>(x[row]));
-      repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE { sums[tile][row] = Dot<F>::add(sums[tile][row], weights[tile], value); });
+      repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE {
+        sums[tile][row] = Dot<F>::add(sums[tile][row], weights[tile], value);
+      });
     });
   }
 }
@@ -62,7 +64,9 @@ struct Target {
 // Calls body(tile, row) for all sums, with constants.
 template <int Tiles, int Rows, class Body>
 SPARSEBENCH_INLINE static inline void each(const Body& body) {
-  repeat<Rows>([&](auto row) SPARSEBENCH_INLINE { repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE { body(tile, row); }); });
+  repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
+    repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE { body(tile, row); });
+  });
 }
 
 // Sums come and go through memory, so that the compiler has nothing to keep in registers but this loop.
@@ -142,7 +146,9 @@ void grouped_rows(const uint8_t* panel, const uint32_t* x, int64_t groups, int64
   const int32_t* offsets = to.offsets;
   for (int64_t group = 0; group < groups; ++group) {
     __m512i sums[Tiles][kRows];
-    each<Tiles, kRows>([&](auto tile, auto row) SPARSEBENCH_INLINE { sums[tile][row] = _mm512_set1_epi32(offsets[row]); });
+    each<Tiles, kRows>([&](auto tile, auto row) SPARSEBENCH_INLINE {
+      sums[tile][row] = _mm512_set1_epi32(offsets[row]);
+    });
     dot<Form::bytes, Tiles, kRows>(sums, panel, x, group_units);
     repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE {
       const __m512 weight_scales = group_scales(heads[tile] + group * group_head, wide);
@@ -233,7 +239,8 @@ class Panels {
   void run_tiles(int64_t tile, int64_t step, int64_t count, int64_t first_row, int64_t last_row) {
     for (int i = 0; i < Tiles; ++i) expand(tile + i, step, count, panel_ + i * kStepBytes, Tiles * kStepBytes);
     for (int64_t unit = count * kUnits; unit % Products::kUnits != 0; ++unit)
-      for (int i = 0; i < Tiles; ++i) _mm512_store_si512(panel_ + (unit * Tiles + i) * kStepBytes, _mm512_setzero_si512());
+      for (int i = 0; i < Tiles; ++i)
+        _mm512_store_si512(panel_ + (unit * Tiles + i) * kStepBytes, _mm512_setzero_si512());
     for (int64_t row = first_row; row < last_row; row += Products::kRows) {
       const int64_t group = V == Value::i4 ? step / layout_.group_steps : 0;
       Target to;

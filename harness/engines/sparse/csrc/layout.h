@@ -5,8 +5,9 @@
 //             group
 //   mask    = one bit per weight of a step, bit output * inputs_per_lane + input
 //   values  = the steps' survivors (dense: all 64 bytes of a step), in the order of the bits
-//             i8 holds w + 128. i4 holds w + 8 in two streams of nibbles: even steps in the low halves of the bytes, odd
-//             steps in the high halves, so that one step is one load and one AND; the longer stream sets the length.
+//             i8 holds w + 128. i4 holds w + 8 in two streams of nibbles: even steps in the low halves of the bytes,
+//             odd steps in the high halves, so that one step is one load and one AND; the longer stream sets the
+//             length.
 //
 // Integers carry an offset because the dot instructions want unsigned weights: zeros expand to the offset, and the sum
 // of a row's activations times the offset is taken off again.

@@ -1,6 +1,6 @@
-// AVX2 and FMA. There is no instruction that expands, so eight weights at a time go through a table of permutations into
-// a panel in the first cache, over which the rows run. Bytes are multiplied as 16-bit integers: the 8-bit instruction of
-// AVX2 saturates.
+// AVX2 and FMA. There is no instruction that expands, so eight weights at a time go through a table of permutations
+// into a panel in the first cache, over which the rows run. Bytes are multiplied as 16-bit integers: the 8-bit
+// instruction of AVX2 saturates.
 #include "matmul_avx2.h"
 
 #include <immintrin.h>
@@ -162,7 +162,7 @@ void add_rows(int64_t rows, const uint8_t* panel, const uint32_t* x, int64_t blo
   }
 }
 
-// Calls body(row, rows, x) for every four rows or less, all in one block of activations; x: of the first, from `unit` on.
+// Calls body(row, rows, x) for every four rows or less, all in one block of activations; x: of the first, from `unit`.
 template <class Body>
 void each_rows(const Activations& a, int64_t unit, const Body& body) {
   for (int64_t start = 0; start < a.rows; start += a.block)
@@ -213,7 +213,7 @@ void grouped_tile(const Matrix&, const Layout& layout, const Activations& a, Pan
   for (int64_t group = 0; group < layout.groups; ++group) {
     alignas(32) float weight_scales[kTile];
     for (int64_t i = 0; i < kTile; ++i) weight_scales[i] = layout.scale_at(panel.head(), group, i);
-    // A large group passes in several panels, its sums waiting in between.
+    // A large group passes in several panels, each scaled by itself.
     for (int64_t done = 0; done < layout.group_steps; done += kPanelSteps) {
       const int64_t count = at_most(layout.group_steps - done, kPanelSteps);
       const int64_t step = group * layout.group_steps + done;

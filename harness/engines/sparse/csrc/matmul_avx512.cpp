@@ -22,7 +22,9 @@ struct Job {
   int64_t stride;
 };
 
-static inline __m512 broadcast(const uint32_t* at) { return _mm512_set1_ps(load<float>(reinterpret_cast<const uint8_t*>(at))); }
+static inline __m512 broadcast(const uint32_t* at) {
+  return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*at)));
+}
 static inline __m512i broadcast_bytes(const uint32_t* at) { return _mm512_set1_epi32(static_cast<int>(*at)); }
 
 // The sums of Rows rows over the steps of a tile. A row's order of additions does not depend on Rows.
@@ -190,14 +192,16 @@ void grouped_tile(const Job& job, int64_t tile) {
     }
     const __m512 weight_scales = group_scales(head, scale_bytes == kTile * 4);
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
-      total[row] = _mm512_fmadd_ps(sums.sum(row), _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row])), total[row]);
+      const __m512 scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row]));
+      total[row] = _mm512_fmadd_ps(sums.sum(row), scale, total[row]);
     });
     head += group_head;
     x += 2 * pairs * Rows;
     scales += Rows;
     offsets += Rows;
   }
-  store<Rows>(job, tile, [&](int row) SPARSEBENCH_INLINE { return _mm512_mul_ps(total[row], _mm512_set1_ps(0.0625f)); });
+  const __m512 sixteenth = _mm512_set1_ps(0.0625f);
+  store<Rows>(job, tile, [&](int row) SPARSEBENCH_INLINE { return _mm512_mul_ps(total[row], sixteenth); });
 }
 
 template <Value V, bool Sparse, int Rows>

@@ -114,7 +114,8 @@ class TileWriter {
       std::memcpy(&block_[static_cast<size_t>(row * columns_)], weight + from,
                   static_cast<size_t>(plain_.inputs) * sizeof(Element));
       if (plain_.mask)
-        std::memcpy(&keep_[static_cast<size_t>(row * columns_)], plain_.mask + from, static_cast<size_t>(plain_.inputs));
+        std::memcpy(&keep_[static_cast<size_t>(row * columns_)], plain_.mask + from,
+                    static_cast<size_t>(plain_.inputs));
     }
     if (V == Value::i4)
       for (const Element value : block_)
@@ -277,7 +278,8 @@ void unpack_tile(const Matrix& m, const Layout& layout, int64_t tile, float* wei
           } else if constexpr (V == Value::i8) {
             value = static_cast<float>(values[next] - kOffset8) * m.scales[tile * kTile + row];
           } else {
-            value = Kind<V>::widen(load<typename Kind<V>::Element>(values + next * int64_t{sizeof(typename Kind<V>::Element)}));
+            using Element = typename Kind<V>::Element;
+            value = Kind<V>::widen(load<Element>(values + next * int64_t{sizeof(Element)}));
           }
           ++next;
         }

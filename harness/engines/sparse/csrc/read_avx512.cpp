@@ -14,7 +14,10 @@ uint64_t sum_lines_avx512(const uint8_t* data, size_t bytes) {
       sums[i] = _mm512_add_epi64(sums[i], _mm512_loadu_si512(data + at + i * 64));
     }
   for (size_t i = 1; i < 8; ++i) sums[0] = _mm512_add_epi64(sums[0], sums[i]);
-  return static_cast<uint64_t>(_mm512_reduce_add_epi64(sums[0]));
+  uint64_t lanes[8], sum = 0;  // wraps: the intrinsic that adds lanes is signed
+  _mm512_storeu_si512(lanes, sums[0]);
+  for (const uint64_t lane : lanes) sum += lane;
+  return sum;
 }
 
 }  // namespace sparsebench
