@@ -68,5 +68,6 @@ constexpr int64_t kFewRows = 16;     // up to here weights are expanded in regis
 // allow.
 Isa best_isa();
 bool supports(Isa isa);
+const char* isa_name(Isa isa);
 
 }  // namespace sparsebench

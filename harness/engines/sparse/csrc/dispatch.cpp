@@ -1,0 +1,60 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <initializer_list>
+
+
+namespace sparsebench {
+namespace {
+
+const Kernels& kernels(Isa isa) {
+  (void)isa;
+  return scalar_kernels();
+}
+
+Isa choose() {
+  Isa best = Isa::scalar;
+  for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::amx})
+    if (supports(isa)) best = isa;
+  const char* wanted = std::getenv("SPARSEBENCH_ISA");
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::amx})
+    if (wanted && std::strcmp(wanted, isa_name(isa)) == 0 && isa < best) best = isa;
+  return best;
+}
+
+}  // namespace
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::scalar: return "scalar";
+    case Isa::avx2: return "avx2";
+    case Isa::avx512: return "avx512";
+    case Isa::amx: return "amx";
+  }
+  return "unknown";
+}
+
+bool supports(Isa isa) { return isa == Isa::scalar; }
+
+Isa best_isa() {
+  static const Isa best = choose();
+  return best;
+}
+
+const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t rows, int64_t stride, void* scratch,
+                           Isa isa) {
+  const Kernels& with = kernels(isa);
+  const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
+  const bool pairs = matrix.value == Value::bf16 && rows > kFewRows && with.pairs;
+  Activations* activations = place(matrix, rows, integers ? Form::bytes : pairs ? Form::pairs : Form::floats, scratch);
+  fill(matrix, rows_in, stride, with.quantize, with.round, *activations);
+  return activations;
+}
+
+void multiply(const Matrix& matrix, const Activations& activations, int64_t rows, int64_t first, int64_t last, float* y,
+              int64_t stride, Isa isa) {
+  (void)rows;
+  kernels(isa).multiply(matrix, activations, first, last, y, stride);
+}
+
+}  // namespace sparsebench
