@@ -1,0 +1,129 @@
+"""The engines that read ONNX: ONNX Runtime, OpenVINO, DeepSparse; executed by the Python of an engine's environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from onnx_model import feeds, write_graph
+from serving import Array, linear_parameters, serve, versions_of
+
+Run = Callable[[], Array]
+
+
+class OnnxEngine:
+    """A graph per workload; what the engine makes of it is in `notes`."""
+
+    def __init__(self, request: dict[str, Any], compiler: Callable[..., Run], style: str, notes: list[str]) -> None:
+        """Nothing is prepared yet."""
+        self._request, self._compiler, self._style, self._notes = request, compiler, style, notes
+        self._run: Run | None = None
+
+    def prepare(self, workload: str, batch: int, context: int) -> None:
+        """Write the graph, let the engine compile it, and draw its inputs."""
+        self._run = None  # the one before gives its memory back first
+        shape, work = self._request["shape"], Path(self._request["work"]) / "onnx"
+        tokens, past = (1, context) if workload == "decode" else (context, 0)
+        sparsity = self._request["variant"]["sparsity"]
+        path, inputs = write_graph(
+            work, shape, sparsity=sparsity, style=self._style, batch=batch, tokens=tokens, past=past
+        )
+        values = feeds(inputs, shape, tokens, past)
+        self._run = self._compiler(path, values, self._request, self._notes)
+        logits = self._run()
+        assert logits.shape == (batch, 1, shape["vocab"]), logits.shape
+
+    def reset(self) -> None:
+        """The past is an input: it never grows."""
+
+    def step(self) -> None:
+        """One token for every row, or the whole prompt, and the likeliest next token."""
+        assert self._run is not None
+        self._run().argmax(-1)
+
+
+def onnxruntime(path: Path, values: dict[str, Array], request: dict[str, Any], notes: list[str]) -> Run:
+    """ONNX Runtime's CPU provider with all optimizations."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = request["threads"], 1
+    optimized = path.with_suffix(".ort-optimized.onnx")
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    del optimized
+    return lambda: session.run(["logits"], values)[0]
+
+
+def openvino(path: Path, values: dict[str, Array], request: dict[str, Any], notes: list[str]) -> Run:
+    """OpenVINO's CPU plugin; `sparse` switches its sparse weight decompression on, from half zeros upwards."""
+    import openvino as ov
+
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": request["threads"],
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if request["variant"]["option"] == "sparse":
+        settings["CPU_SPARSE_WEIGHTS_DECOMPRESSION_RATE"] = 0.5
+    core = ov.Core()
+    compiled = core.compile_model(core.read_model(str(path)), "CPU", settings)
+    products = Counter(
+        str(node.get_rt_info()["primitiveType"].value)
+        for node in compiled.get_runtime_model().get_ordered_ops()
+        if str(node.get_rt_info()["layerType"].value) in ("FullyConnected", "MatMul")
+    )
+    told = ", ".join(f"{count} x {kind}" for kind, count in sorted(products.items()))
+    notes[:] = [f"products run as {told}"]
+    call = compiled.create_infer_request()
+    call.infer(values)
+    tensor = call.get_tensor("logits")
+
+    def run() -> Array:
+        call.infer()
+        return tensor.data
+
+    return run
+
+
+def deepsparse(path: Path, values: dict[str, Array], request: dict[str, Any], notes: list[str]) -> Run:
+    """DeepSparse on the graph as it is."""
+    from deepsparse import Engine
+
+    engine = Engine(str(path), batch_size=None, num_cores=request["threads"])
+    share = engine.fraction_of_supported_ops
+    notes[:] = [f"{share:.0%} of the operations in its own runtime", f"cores {engine.num_cores}"]
+    given = [values[name] for name in engine.input_names]
+    at = engine.output_names.index("logits")
+    return lambda: engine.run(given, val_inp=False)[at]
+
+
+COMPILERS: dict[str, Callable[..., Run]] = {
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "deepsparse": deepsparse,
+}
+
+
+def open_engine(request: dict[str, Any]) -> tuple[OnnxEngine, dict[str, Any]]:
+    """The engine of an `open` request; graphs are compiled when a workload is prepared."""
+    variant = request["variant"]
+    engine, kind = variant["engine"], variant["kind"]
+    # Without this DeepSparse 1.8.0 takes the batch for that of images.
+    os.environ["NM_DISABLE_BATCH_OVERRIDE"] = "1"
+    style = "float" if kind == "fp32" else "integer" if engine == "deepsparse" else "qdq"
+    style = os.environ.get("STYLE", style)
+    notes: list[str] = []
+    told = {
+        "bytes": sum(linear_parameters(request["shape"])) * (4 if kind == "fp32" else 1),
+        "versions": versions_of(engine, "onnx"),
+        "notes": notes,
+    }
+    return OnnxEngine(request, COMPILERS[engine], style, notes), told
+
+
+if __name__ == "__main__":
+    sys.exit(serve(open_engine))
