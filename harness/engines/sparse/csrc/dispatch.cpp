@@ -3,11 +3,16 @@
 #include <cstdlib>
 #include <initializer_list>
 
+#include "cpu.h"
+
 
 namespace sparsebench {
 namespace {
 
 const Kernels& kernels(Isa isa) {
+#ifdef SPARSEBENCH_X86
+  if (isa >= Isa::avx512) return avx512_kernels();
+#endif
   (void)isa;
   return scalar_kernels();
 }
@@ -34,7 +39,15 @@ const char* isa_name(Isa isa) {
   return "unknown";
 }
 
-bool supports(Isa isa) { return isa == Isa::scalar; }
+bool supports(Isa isa) {
+  switch (isa) {
+    case Isa::scalar: return true;
+    case Isa::avx2: return false;
+    case Isa::avx512: return cpu().avx512;
+    case Isa::amx: return false;
+  }
+  return false;
+}
 
 Isa best_isa() {
   static const Isa best = choose();

@@ -14,5 +14,6 @@ struct Kernels {
 };
 
 const Kernels& scalar_kernels();
+const Kernels& avx512_kernels();  // only where the processor has it
 
 }  // namespace sparsebench

@@ -25,6 +25,9 @@ constexpr int kOffset4 = 8;
 constexpr int64_t kMaxInputs = (1 << 17) - 1;
 constexpr int64_t kMaxOutputs = int64_t{1} << 31;
 
+// Internal linkage from here on: files compiled for different processors include this, and none may use another's code.
+namespace {
+
 static constexpr int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
 static constexpr int64_t mask_bytes(Value value) { return kTile * inputs_per_lane(value) / 8; }
@@ -92,5 +95,7 @@ static inline int population(uint64_t mask) {
   return count;
 #endif
 }
+
+}  // namespace
 
 }  // namespace sparsebench

@@ -1,0 +1,105 @@
+// What the AVX-512 kernels share: reading the steps of a tile. Included only by files compiled with those flags, so
+// everything has internal linkage: no other file may end up with its code.
+#pragma once
+
+#include <immintrin.h>
+
+#include "layout.h"
+
+namespace sparsebench {
+namespace {
+
+constexpr int64_t kAhead = 3072;  // bytes of prefetch; 2 to 4 KB measured best
+
+// Prefetches for the two streams of a tile, its head and its values. Near the end of either they go on with the next
+// tile's, which a plain address ahead would miss for the one or the other.
+struct Ahead {
+  const uint8_t* head_end;
+  const uint8_t* values_end;
+  int64_t head_gap;    // from the end of this head to the start of the next
+  int64_t values_gap;  // from the end of these values to the start of the next
+
+  Ahead(const Matrix& m, const Layout& layout, int64_t tile)
+      : head_end(m.data + m.offsets[tile] + layout.head),
+        values_end(m.data + m.offsets[tile + 1]),
+        head_gap(values_end - head_end),
+        values_gap(layout.head) {}
+
+  const uint8_t* head(const uint8_t* at) const { return at + (at + kAhead < head_end ? kAhead : kAhead + head_gap); }
+  int64_t values(const uint8_t* at) const { return at + kAhead < values_end ? kAhead : kAhead + values_gap; }
+};
+
+static inline void prefetch(const uint8_t* at) { _mm_prefetch(reinterpret_cast<const char*>(at), _MM_HINT_T0); }
+
+// Reads the steps of a tile one after the other as vectors of 64 bytes: f32, bf16, or unsigned integers with their
+// offset (i4: even steps w + 8, odd steps 16 * (w + 8)).
+template <Value V, bool Sparse>
+class Steps {
+ public:
+  explicit Steps(const uint8_t* values) : low_(values), high_(values) {}
+
+  // `mask`: of this step; ignored when dense.
+  template <int Odd>
+  __m512i next(const uint8_t* mask) {
+    if constexpr (!Sparse) {
+      const __m512i all = _mm512_loadu_si512(low_);
+      if constexpr (V == Value::i4) {
+        if constexpr (Odd) {
+          low_ += kStepBytes;
+          return _mm512_and_si512(all, _mm512_set1_epi8(static_cast<char>(0xf0)));
+        }
+        return _mm512_and_si512(all, _mm512_set1_epi8(0x0f));
+      }
+      low_ += kStepBytes;
+      return all;
+    } else if constexpr (V == Value::f32) {
+      const uint16_t bits = load<uint16_t>(mask);
+      const __m512i packed = _mm512_loadu_si512(low_);
+      low_ += 4 * population(bits);
+      return _mm512_maskz_expand_epi32(bits, packed);
+    } else if constexpr (V == Value::bf16) {
+      const uint32_t bits = load<uint32_t>(mask);
+      const __m512i packed = _mm512_loadu_si512(low_);
+      low_ += 2 * population(bits);
+      return _mm512_maskz_expand_epi16(bits, packed);
+    } else if constexpr (V == Value::i8) {
+      const uint64_t bits = load<uint64_t>(mask);
+      const __m512i packed = _mm512_loadu_si512(low_);
+      low_ += population(bits);
+      return _mm512_mask_expand_epi8(_mm512_set1_epi8(static_cast<char>(kOffset8)), bits, packed);
+    } else {
+      const uint64_t bits = load<uint64_t>(mask);
+      const uint8_t*& from = Odd ? high_ : low_;
+      const __m512i half = _mm512_set1_epi8(static_cast<char>(Odd ? 0xf0 : 0x0f));
+      const __m512i packed = _mm512_and_si512(_mm512_loadu_si512(from), half);
+      from += population(bits);
+      return _mm512_mask_expand_epi8(_mm512_set1_epi8(static_cast<char>(Odd ? 16 * kOffset4 : kOffset4)), bits, packed);
+    }
+  }
+
+  const uint8_t* at() const { return low_; }
+
+ private:
+  const uint8_t* low_;
+  const uint8_t* high_;
+};
+
+static inline __m512 low_half(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+static inline __m512 high_half(__m512i pairs) {
+  return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
+// The 16 scales of a group of i4.
+static inline __m512 group_scales(const uint8_t* at, bool wide) {
+  if (wide) return _mm512_loadu_ps(at);
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+static inline __mmask16 outputs_of(const Matrix& m, int64_t tile) {
+  const int64_t left = m.outputs - tile * kTile;
+  return static_cast<__mmask16>(left >= kTile ? 0xffff : (1 << left) - 1);
+}
+
+}  // namespace
+}  // namespace sparsebench
