@@ -43,7 +43,7 @@ ENVIRONMENTS = {
     "torch": Environment("torch_worker.py"),
     "llama.cpp": Environment(
         "llama_worker.py",
-        (("llama-cpp-python==0.3.36", "gguf==0.17.1", "numpy==2.4.6"),),
+        (("llama-cpp-python==0.3.36", "gguf==0.19.0", "numpy==2.4.6"),),
         variables={
             "CMAKE_ARGS": "-DGGML_NATIVE=ON -DLLAMA_CURL=OFF -DLLAVA_BUILD=OFF",
             "CMAKE_BUILD_PARALLEL_LEVEL": "1",

@@ -11,8 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from serving import Array, embedding_weight, head_weight, layer_weights, linear_parameters, random_tokens, serve
-from serving import versions_of as versions
+from serving import (
+    Array,
+    embedding_weight,
+    head_weight,
+    layer_weights,
+    linear_parameters,
+    random_tokens,
+    serve,
+    versions_of,
+)
 
 _ROOM = 32
 _BLOCK_BYTES = {"q8_0": 34, "q4_0": 18}
@@ -91,6 +99,7 @@ class LlamaEngine:
         import llama_cpp
 
         self._api, self._shape, self._threads = llama_cpp, shape, threads
+        self.notes = ["built from source with GGML_NATIVE", "head quantized too", "not memory-mapped"]
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.use_mmap = False
@@ -169,8 +178,7 @@ def open_engine(request: dict[str, Any]) -> tuple[LlamaEngine, dict[str, Any]]:
     engine = LlamaEngine(path, shape, request["threads"])
     told = {
         "bytes": sum(linear_parameters(shape)) // 32 * _BLOCK_BYTES[kind],
-        "versions": versions("llama-cpp-python"),
-        "notes": ["built from source with GGML_NATIVE", "head quantized too", "no mmap"],
+        "versions": versions_of("llama-cpp-python"),
     }
     return engine, told
 

@@ -18,9 +18,10 @@ Run = Callable[[], Array]
 class OnnxEngine:
     """A graph per workload; what the engine makes of it is in `notes`."""
 
-    def __init__(self, request: dict[str, Any], compiler: Callable[..., Run], style: str, notes: list[str]) -> None:
+    def __init__(self, request: dict[str, Any], compiler: Callable[..., Run], style: str) -> None:
         """Nothing is prepared yet."""
-        self._request, self._compiler, self._style, self._notes = request, compiler, style, notes
+        self._request, self._compiler, self._style = request, compiler, style
+        self.notes: list[str] = []
         self._run: Run | None = None
 
     def prepare(self, workload: str, batch: int, context: int) -> None:
@@ -33,7 +34,7 @@ class OnnxEngine:
             work, shape, sparsity=sparsity, style=self._style, batch=batch, tokens=tokens, past=past
         )
         values = feeds(inputs, shape, tokens, past)
-        self._run = self._compiler(path, values, self._request, self._notes)
+        self._run = self._compiler(path, values, self._request, self.notes)
         logits = self._run()
         assert logits.shape == (batch, 1, shape["vocab"]), logits.shape
 
@@ -52,9 +53,7 @@ def onnxruntime(path: Path, values: dict[str, Array], request: dict[str, Any], n
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = request["threads"], 1
-    optimized = path.with_suffix(".ort-optimized.onnx")
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    del optimized
     return lambda: session.run(["logits"], values)[0]
 
 
@@ -116,13 +115,11 @@ def open_engine(request: dict[str, Any]) -> tuple[OnnxEngine, dict[str, Any]]:
     os.environ["NM_DISABLE_BATCH_OVERRIDE"] = "1"
     style = "float" if kind == "fp32" else "integer" if engine == "deepsparse" else "qdq"
     style = os.environ.get("STYLE", style)
-    notes: list[str] = []
     told = {
         "bytes": sum(linear_parameters(request["shape"])) * (4 if kind == "fp32" else 1),
         "versions": versions_of(engine, "onnx"),
-        "notes": notes,
     }
-    return OnnxEngine(request, COMPILERS[engine], style, notes), told
+    return OnnxEngine(request, COMPILERS[engine], style), told
 
 
 if __name__ == "__main__":

@@ -85,6 +85,7 @@ class Kernels:
     def __init__(self, ring: list[Any], threads: int) -> None:
         """Nothing is prepared yet."""
         self._ring, self._threads = ring, threads
+        self.notes = ["linears alone, without the head"]
         self._calls: list[Callable[[], Any]] = []
 
     def prepare(self, workload: str, batch: int, context: int) -> None:
@@ -126,6 +127,7 @@ class Reader:
             memory.madvise(mmap.MADV_HUGEPAGE)
         whole = np.frombuffer(memory, dtype=np.uint8)
         start = -whole.ctypes.data % _HUGE
+        self.notes: list[str] = []
         self._buffer, self._threads = whole[start : start + _READ_BYTES], threads
         self._buffer[:] = 1
 
@@ -143,7 +145,7 @@ class Reader:
 def open_engine(request: dict[str, Any]) -> tuple[Engine, dict[str, Any]]:
     """The engine of an `open` request."""
     variant, shape, threads = request["variant"], request["shape"], request["threads"]
-    told: dict[str, Any] = {"versions": versions_of("numpy"), "notes": [], "isa": kernels().best_isa()}
+    told: dict[str, Any] = {"versions": versions_of("numpy"), "isa": kernels().best_isa()}
     if variant["engine"] == "reader":
         return Reader(threads), {**told, "bytes": _READ_BYTES}
     sparse = variant["sparsity"] > 0

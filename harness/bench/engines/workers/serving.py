@@ -31,7 +31,13 @@ STEPS_BETWEEN_RESETS = 16
 
 
 class Engine(Protocol):
-    """One engine with its weights in memory."""
+    """One engine with its weights in memory.
+
+    Attributes:
+        notes: What a reader of the results must know; may grow when a workload is prepared.
+    """
+
+    notes: list[str]
 
     def prepare(self, workload: str, batch: int, context: int) -> None:
         """Get ready for `decode` (one token for each of `batch` rows after `context` tokens) or `prefill`."""
@@ -48,7 +54,7 @@ def serve(open_engine: Callable[[dict[str, Any]], tuple[Engine, dict[str, Any]]]
 
     Args:
         open_engine: From the `open` request to the engine and what is told of it; `bytes` is what one step reads of
-            its weights, `versions` the packages, `notes` what a reader must know.
+            its weights, `versions` the packages.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -92,7 +98,7 @@ class Session:
         warm = self.measure(request["warm_up"], None)["seconds"]
         self._engine.reset()
         self._since_reset = 0
-        return {"warm_up": warm, **memory()}
+        return {"warm_up": warm, "notes": self._engine.notes, **memory()}
 
     def measure(self, steps: int, flush: str | None) -> dict[str, Any]:
         """Time `steps` steps, each after the caches were emptied."""

@@ -113,6 +113,7 @@ class TorchEngine:
     def __init__(self, model: Any, shape: dict[str, Any], *, compiled: bool) -> None:
         """Nothing is prepared yet."""
         self._model, self._shape, self._compiled = model, shape, compiled
+        self.notes: list[str] = ["static cache"] if compiled else []
         self._forward = torch.compile(model.forward, dynamic=False) if compiled else model.forward
         self._cache_name = cache_argument(model)
         self._dtype = model.model.embed_tokens.weight.dtype
@@ -178,7 +179,6 @@ def open_engine(request: dict[str, Any]) -> tuple[TorchEngine, dict[str, Any]]:
     told = {
         "bytes": int(sum(linear_parameters(shape)) * _BYTES[kind]),
         "versions": versions_of("torch", "transformers"),
-        "notes": ["random keys and values in the cache"],
     }
     return TorchEngine(model, shape, compiled=kind.startswith("compile")), told
 

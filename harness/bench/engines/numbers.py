@@ -1,0 +1,130 @@
+"""From a panel's raw turns to its numbers: medians, rates, the panel's read bandwidth, ratios. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.bench.clock import Ratio, speed_ratio
+
+READER = "reader:read"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One engine in one panel.
+
+    Attributes:
+        variant: Its name.
+        seconds: Median over blocks of the median step; None where it failed.
+        spread: Smallest and largest block median.
+        tokens_per_s: None for linears alone, whose step is no token.
+        rate: Weight bytes per second of the median, in 1e9.
+        share: Of the panel's read bandwidth.
+        megabytes: Of weights that a step reads.
+        huge: Share of resident memory in huge pages; None where unknown.
+        error: Why it has no numbers.
+        notes: What it says about itself.
+    """
+
+    variant: str
+    seconds: float | None
+    spread: tuple[float, float] | None = None
+    tokens_per_s: float | None = None
+    rate: float | None = None
+    share: float | None = None
+    megabytes: float | None = None
+    huge: float | None = None
+    error: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A measured panel.
+
+    Attributes:
+        line: Its line of the journal.
+        blocks: By variant, median step of every block in seconds.
+        bandwidth: Read bandwidth in 1e9 bytes per second: the best of the reader's median and every engine's.
+        best: Who achieved it.
+        reader: The reader's median and its best pass.
+        rows: One per variant.
+    """
+
+    line: Mapping[str, Any]
+    blocks: Mapping[str, Sequence[float]]
+    bandwidth: float | None
+    best: str
+    reader: tuple[float, float] | None
+    rows: tuple[Row, ...]
+
+    def row(self, variant: str) -> Row | None:
+        """A variant's row, if it has numbers."""
+        return next((row for row in self.rows if row.variant == variant and row.seconds is not None), None)
+
+    def ratio(self, slow: str, fast: str) -> Ratio | None:
+        """How many times faster `fast` is than `slow`: ratio of medians, bootstrap over the blocks."""
+        if self.row(slow) is None or self.row(fast) is None:
+            return None
+        both = min(len(self.blocks[slow]), len(self.blocks[fast]))
+        return speed_ratio(self.blocks[slow][:both], self.blocks[fast][:both], seed=0)
+
+
+def panels_of(lines: Iterable[Mapping[str, Any]]) -> list[Panel]:
+    """The last finished run of every panel, in the order in which they were first measured."""
+    turns: dict[int, list[Mapping[str, Any]]] = {}
+    last: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for line in lines:
+        if line["kind"] == "turn":
+            turns.setdefault(line["run"], []).append(line)
+        elif line["kind"] == "panel":
+            last[tuple(line[name] for name in ("shape", "group", "threads", "workload"))] = line
+    return [panel_of(line, turns.get(line["run"], [])) for line in last.values()]
+
+
+def panel_of(line: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Panel:
+    """The numbers of one run."""
+    told = line["told"]
+    by_block: dict[str, dict[int, list[float]]] = {}
+    for turn in turns:
+        by_block.setdefault(turn["variant"], {}).setdefault(turn["block"], []).extend(turn["seconds"])
+    good = {name: [statistics.median(each) for each in blocks.values()] for name, blocks in by_block.items()}
+    good = {name: blocks for name, blocks in good.items() if not told.get(name, {}).get("error")}
+    rates = {name: told[name]["bytes"] / statistics.median(blocks) / 1e9 for name, blocks in good.items()}
+    reads = line["workload"].startswith("decode")
+    best = max(rates, key=lambda name: rates[name]) if rates and reads else ""
+    bandwidth = rates[best] if best else None
+    passes = [value for each in by_block.get(READER, {}).values() for value in each]
+    reader = None
+    if READER in good:
+        reader = (rates[READER], told[READER]["bytes"] / min(passes) / 1e9)
+    rows = []
+    for name, known in told.items():
+        if name == READER:
+            continue
+        if name not in good:
+            rows.append(Row(name, None, error=known.get("error", "not measured"), notes=_notes(known)))
+            continue
+        seconds = statistics.median(good[name])
+        whole = not name.startswith("kernels")
+        rows.append(
+            Row(
+                name,
+                seconds,
+                spread=(min(good[name]), max(good[name])),
+                tokens_per_s=line["tokens"] / seconds if whole else None,
+                rate=rates[name] if reads else None,
+                share=rates[name] / bandwidth if bandwidth else None,
+                megabytes=known["bytes"] / 1e6,
+                huge=known["huge_mb"] / known["rss_mb"] if known.get("rss_mb") else None,
+                notes=_notes(known),
+            )
+        )
+    return Panel(line, good, bandwidth, best, reader, tuple(rows))
+
+
+def _notes(known: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(known.get("notes", ()))
