@@ -122,7 +122,7 @@ def decode(
         tokens = picker(logits, requests, live)
         for index, token in zip(live, tokens, strict=True):
             if rows[index].finish is None:
-                _advance(rows[index], token, ends, hit_stop, start)
+                advance(rows[index], token, ends, hit_stop, start)
         going = [at for at, index in enumerate(live) if rows[index].finish is None]
         if not going:
             return rows
@@ -139,7 +139,8 @@ def decode(
         mask = torch.cat([mask, mask.new_ones(len(live), 1)], 1)
 
 
-def _advance(row: Row, token: int, ends: frozenset[int], hit_stop: Callable[[Row], bool], start: float) -> None:
+def advance(row: Row, token: int, ends: frozenset[int], hit_stop: Callable[[Row], bool], start: float) -> None:
+    """Append a token to a row and note whether it ended it; `start` is when the batch began."""
     row.tokens.append(token)
     if token in ends or hit_stop(row):
         row.finish = "stop"

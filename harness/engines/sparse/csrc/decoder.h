@@ -1,0 +1,114 @@
+// A decoder of the Llama family on packed matrices: tokens in, logits out, with nothing of Python in between.
+//
+// What differs between the models of the family is data: which norms there are, how gates are computed, the angles of
+// the rotary embedding, windows and caps. Activations are float32 throughout.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "kv_cache.h"
+#include "ops.h"
+
+namespace sparsebench {
+
+struct Linear {
+  Matrix matrix;
+  const float* bias = nullptr;
+};
+
+// Angles of the rotary embedding: position * frequencies[i] turns the dimensions i and i + size.
+struct Rotary {
+  std::vector<float> frequencies;  // at most head_dim / 2; dimensions beyond stay as they are
+  float scale = 1.0f;              // factor of cosine and sine
+};
+
+// Weights of norms multiply (Gemma's 1 + w is added by the caller); null: there is no such norm.
+struct Layer {
+  Linear query, key, value, output, gate, up, down;
+  const float* attention_norm = nullptr;
+  const float* query_norm = nullptr;           // over each head
+  const float* key_norm = nullptr;
+  const float* attention_output_norm = nullptr;
+  const float* mlp_norm = nullptr;
+  const float* mlp_output_norm = nullptr;
+  int64_t rotary = 0;                          // which of Decoder::rotaries
+  int64_t window = 0;                          // tokens that a token sees, itself included; 0: all
+};
+
+struct Decoder {
+  int64_t hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
+  float eps = 0.0f;
+  Gate gate = Gate::silu;
+  float attention_scale = 1.0f, attention_cap = 0.0f, logit_cap = 0.0f, embedding_scale = 1.0f;
+  const float* embedding = nullptr;            // (vocabulary, hidden), or the same as bfloat16:
+  const uint16_t* embedding_bf16 = nullptr;
+  const float* final_norm = nullptr;
+  Linear head;
+  std::vector<Rotary> rotaries;
+  std::vector<Layer> layers;
+};
+
+// What is wrong with the decoder's shapes, or nothing.
+std::string check(const Decoder& decoder);
+
+// The logits are NaN or infinite.
+struct NotFinite : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// Tokens that are appended to one row.
+struct Segment {
+  int64_t row = 0;
+  const int64_t* tokens = nullptr;
+  int64_t count = 0;
+  int64_t keep = 0;                // logits wanted of the last `keep` tokens
+};
+
+// Working memory of a state (pass.h).
+struct Scratch;
+
+// Rows in progress. A state is used by one caller at a time (others wait); different states run side by side.
+class State {
+ public:
+  // The decoder must outlive the state.
+  State(const Decoder& decoder, int64_t rows, int64_t capacity, bool bf16);
+  ~State();
+  const Decoder& decoder() const { return decoder_; }
+
+  // Appends every segment and writes the wanted logits, rows of `vocabulary` floats in the order of the segments.
+  // Rows that get one token each share passes of at most kFewRows; a row that gets several has passes of its own. So a
+  // row's results do not depend on which other rows are there.
+  // Throws std::invalid_argument before anything has changed: unknown or repeated row, no tokens, token outside the
+  // vocabulary, no room left, more kept than given.
+  void forward(const std::vector<Segment>& segments, float* logits, int threads, Isa isa);
+
+  // Feeds one token to each row, then each row's likeliest next token, `steps` times; writes them, (rows, steps).
+  // Throws NotFinite; the rows keep the tokens of the steps that were finished.
+  void greedy(const std::vector<int64_t>& rows, const std::vector<int64_t>& tokens, int64_t steps, int64_t* out,
+              int threads, Isa isa);
+
+  std::vector<int64_t> lengths();
+  void truncate(int64_t row, int64_t length);
+  int64_t rows() const { return cache_.rows(); }
+  int64_t capacity() const { return cache_.capacity(); }
+  size_t bytes();
+
+ private:
+  void check_segments(const std::vector<Segment>& segments) const;
+  void forward_locked(const std::vector<Segment>& segments, float* logits, int threads, Isa isa);
+  void extend_angles(int64_t tokens);
+
+  const Decoder& decoder_;
+  KvCache cache_;
+  std::mutex mutex_;
+  std::vector<std::vector<float>> cosines_, sines_;  // per rotary: (tokens, size)
+  std::unique_ptr<Scratch> scratch_;
+};
+
+}  // namespace sparsebench

@@ -1,0 +1,2 @@
+#define SPARSEBENCH_OPS ops_avx2
+#include "ops.inc"

@@ -1,0 +1,2 @@
+#define SPARSEBENCH_OPS ops_avx512
+#include "ops.inc"

@@ -1,0 +1,480 @@
+#include "pass.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+
+#include "threads.h"
+
+namespace sparsebench {
+namespace {
+
+constexpr std::align_val_t kAlignment{64};
+
+// Rows of a buffer start this far apart: a width that is a power of two would send a column to one set of the cache.
+constexpr int64_t stride_of(int64_t width) { return round_to(width, kLanes) + kLanes; }
+
+struct Tiles {
+  int64_t first = 0;
+  int64_t last = 0;
+};
+
+// Consecutive items of one row whose queries go through the attention together.
+struct Block {
+  int64_t item = 0;
+  int64_t count = 0;
+  int64_t out = 0;                 // row of the result
+};
+
+constexpr int kInputs = 3;         // matrices that read one input at most: query, key and value
+
+bool share_input(const Matrix& a, const Matrix& b) {
+  return a.value == b.value && a.inputs == b.inputs && a.group == b.group && a.input_scale == b.input_scale;
+}
+
+size_t prepared_bytes(std::initializer_list<const Linear*> linears, int64_t rows) {
+  size_t bytes = 0;
+  for (auto linear = linears.begin(); linear != linears.end(); ++linear) {
+    const auto same = [&](const Linear* earlier) { return share_input(earlier->matrix, (*linear)->matrix); };
+    if (std::none_of(linears.begin(), linear, same)) {
+      bytes += static_cast<size_t>(round_to(static_cast<int64_t>(activation_bytes((*linear)->matrix, rows)), 64));
+    }
+  }
+  return bytes;
+}
+
+size_t prepared_bytes(const Decoder& decoder, int64_t rows) {
+  size_t most = prepared_bytes({&decoder.head}, rows);
+  for (const Layer& layer : decoder.layers) {
+    most = std::max({most, prepared_bytes({&layer.query, &layer.key, &layer.value}, rows),
+                     prepared_bytes({&layer.output}, rows), prepared_bytes({&layer.gate, &layer.up}, rows),
+                     prepared_bytes({&layer.down}, rows)});
+  }
+  return most;
+}
+
+std::vector<Block> blocks_of(const std::vector<Item>& items, const std::vector<int64_t>& chosen, int64_t longest) {
+  std::vector<Block> blocks;
+  for (size_t at = 0; at < chosen.size(); ++at) {
+    const int64_t item = chosen[at];
+    Block* open = blocks.empty() ? nullptr : &blocks.back();
+    if (open && open->count < longest && open->item + open->count == item && items[open->item].row == items[item].row) {
+      ++open->count;
+    } else {
+      blocks.push_back({item, 1, static_cast<int64_t>(at)});
+    }
+  }
+  return blocks;
+}
+
+struct Pass {
+  const Decoder& decoder;
+  const KvCache& cache;
+  const Angles& angles;
+  const std::vector<Item>& items;
+  const std::vector<int64_t>& kept;
+  float* logits;
+  const Ops& ops;
+  const int threads;
+  const Isa isa;
+  Barrier barrier;
+  bool one_each = true;            // no two items are of one row
+  std::vector<Block> blocks, kept_blocks;
+
+  struct Rows {
+    float *x, *normed;
+    uint8_t* prepared;
+  };
+  Rows shared{};
+  std::vector<Rows> own;
+  std::vector<float*> scores;
+  float *qkv = nullptr, *mixed = nullptr, *gate = nullptr, *up = nullptr, *delta = nullptr;
+  int64_t hidden_stride, qkv_stride, mixed_stride, inner_stride, score_stride = 0;
+  const Activations* prepared[kInputs] = {};  // of the shared rows
+
+  Pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,
+       const std::vector<int64_t>& kept, float* logits, int threads, Isa isa)
+      : decoder(decoder), cache(cache), angles(angles), items(items), kept(kept), logits(logits), ops(ops_for(isa)),
+        threads(threads), isa(isa), barrier(threads),
+        hidden_stride(stride_of(decoder.hidden)),
+        qkv_stride(stride_of((decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim)),
+        mixed_stride(stride_of(decoder.heads * decoder.head_dim)), inner_stride(stride_of(decoder.inner)) {}
+
+  int64_t group() const { return decoder.heads / decoder.kv_heads; }
+  void plan();
+  void allocate(Scratch& scratch);
+};
+
+void Pass::plan() {
+  std::vector<int64_t> all(items.size());
+  int64_t longest = 0;
+  for (size_t at = 0; at < items.size(); ++at) {
+    all[at] = static_cast<int64_t>(at);
+    longest = std::max(longest, items[at].position + 1);
+    if (at && items[at].row == items[at - 1].row) one_each = false;
+  }
+  const int64_t together = std::max<int64_t>(1, kQueries / group());
+  blocks = blocks_of(items, all, together);
+  kept_blocks = blocks_of(items, kept, together);
+  score_stride = round_to(longest, kPage) + 2 * kPage;
+}
+
+void Pass::allocate(Scratch& scratch) {
+  const int64_t rows = static_cast<int64_t>(items.size()), few = std::min(rows, kFewRows);
+  const auto bytes = [&](int64_t count) {
+    auto found = scratch.prepared_bytes.find(count);
+    if (found == scratch.prepared_bytes.end()) {
+      found = scratch.prepared_bytes.emplace(count, prepared_bytes(decoder, count)).first;
+    }
+    return found->second;
+  };
+  const int64_t results = static_cast<int64_t>(kept.size());
+  const auto room_for = [&](Scratch::Rows& room, int64_t count, size_t prepared) {
+    return Rows{room.x.floats(count * hidden_stride), room.normed.floats(count * hidden_stride),
+                static_cast<uint8_t*>(room.prepared.bytes(prepared))};
+  };
+  // The rows that are left after the last attention may be few although the pass began with many.
+  if (rows > kFewRows) shared = room_for(scratch.shared, rows, std::max(bytes(rows), results ? bytes(results) : 0));
+  scratch.own.resize(std::max(scratch.own.size(), static_cast<size_t>(threads)));
+  scratch.scores.resize(scratch.own.size());
+  const size_t few_bytes = std::max(rows <= kFewRows ? bytes(rows) : 0,
+                                    results && results <= kFewRows ? bytes(results) : 0);
+  for (int rank = 0; rank < threads; ++rank) {
+    own.push_back(room_for(scratch.own[rank], few, few_bytes));
+    scores.push_back(scratch.scores[rank].floats(kQueries * score_stride));
+  }
+  qkv = scratch.qkv.floats(rows * qkv_stride);
+  mixed = scratch.mixed.floats(rows * mixed_stride);
+  gate = scratch.gate.floats(rows * inner_stride);
+  up = scratch.up.floats(rows * inner_stride);
+  delta = scratch.delta.floats(rows * hidden_stride);
+}
+
+// One thread's way through the pass.
+class Worker {
+ public:
+  Worker(Pass& pass, int rank) : pass_(pass), decoder_(pass.decoder), ops_(pass.ops), rank_(rank) {}
+  void run();
+
+ private:
+  struct Target {
+    const Linear* linear;
+    const Activations* input;
+    float* y;
+    int64_t stride;
+  };
+
+  void meet() {
+    if (pass_.threads > 1) pass_.barrier.wait();
+  }
+  // Rows of the phases between matrices that this thread sees to: all where it is alone with its copy, else a part.
+  int64_t first_row() const { return alone_ ? 0 : rows_ * rank_ / pass_.threads; }
+  int64_t last_row() const { return alone_ ? rows_ : rows_ * (rank_ + 1) / pass_.threads; }
+  float* x(int64_t row) const { return buffers_.x + row * pass_.hidden_stride; }
+  float* normed(int64_t row) const { return buffers_.normed + row * pass_.hidden_stride; }
+
+  void start();
+  void add_and_norm(const float* delta, const float* delta_norm, const float* weight);
+  void prepare(std::initializer_list<const Linear*> linears, const float* input, int64_t stride);
+  void multiply_all(std::initializer_list<Target> targets);
+  void multiply_tiles(const Target& target, Tiles tiles);
+  void multiply_gated(const Layer& layer);
+  void write_cache(const Layer& layer, int64_t index);
+  void attend(const Layer& layer, int64_t index, const std::vector<Block>& blocks);
+  void keep_rows();
+  void write_logits();
+
+  Pass& pass_;
+  const Decoder& decoder_;
+  const Ops& ops_;
+  const int rank_;
+  int64_t rows_ = 0;
+  bool alone_ = false;
+  Pass::Rows buffers_{};
+  const Activations* prepared_[kInputs] = {};
+};
+
+void Worker::run() {
+  start();
+  const float* delta = nullptr;
+  const float* delta_norm = nullptr;
+  for (size_t index = 0; index < decoder_.layers.size(); ++index) {
+    const Layer& layer = decoder_.layers[index];
+    const bool last = index + 1 == decoder_.layers.size();
+    add_and_norm(delta, delta_norm, layer.attention_norm);
+    prepare({&layer.query, &layer.key, &layer.value}, buffers_.normed, pass_.hidden_stride);
+    float* keys = pass_.qkv + decoder_.heads * decoder_.head_dim;
+    multiply_all({{&layer.query, prepared_[0], pass_.qkv, pass_.qkv_stride},
+                  {&layer.key, prepared_[1], keys, pass_.qkv_stride},
+                  {&layer.value, prepared_[2], keys + decoder_.kv_heads * decoder_.head_dim, pass_.qkv_stride}});
+    meet();
+    write_cache(layer, static_cast<int64_t>(index));
+    if (last && pass_.kept.empty()) return;
+    if (!pass_.one_each) meet();
+    attend(layer, static_cast<int64_t>(index), last ? pass_.kept_blocks : pass_.blocks);
+    meet();
+    if (last) keep_rows();
+    prepare({&layer.output}, pass_.mixed, pass_.mixed_stride);
+    multiply_all({{&layer.output, prepared_[0], pass_.delta, pass_.hidden_stride}});
+    meet();
+    add_and_norm(pass_.delta, layer.attention_output_norm, layer.mlp_norm);
+    prepare({&layer.gate, &layer.up}, buffers_.normed, pass_.hidden_stride);
+    multiply_gated(layer);
+    meet();
+    prepare({&layer.down}, pass_.gate, pass_.inner_stride);
+    multiply_all({{&layer.down, prepared_[0], pass_.delta, pass_.hidden_stride}});
+    meet();
+    delta = pass_.delta;
+    delta_norm = layer.mlp_output_norm;
+  }
+  add_and_norm(delta, delta_norm, decoder_.final_norm);
+  write_logits();
+}
+
+void Worker::start() {
+  rows_ = static_cast<int64_t>(pass_.items.size());
+  alone_ = rows_ <= kFewRows;
+  buffers_ = alone_ ? pass_.own[rank_] : pass_.shared;
+  const int64_t hidden = decoder_.hidden;
+  for (int64_t row = first_row(); row < last_row(); ++row) {
+    const int64_t token = pass_.items[row].token;
+    float* to = x(row);
+    if (decoder_.embedding) {
+      std::memcpy(to, decoder_.embedding + token * hidden, static_cast<size_t>(hidden) * sizeof(float));
+    } else {
+      const uint16_t* from = decoder_.embedding_bf16 + token * hidden;
+      for (int64_t i = 0; i < hidden; ++i) {
+        const uint32_t bits = static_cast<uint32_t>(from[i]) << 16;
+        std::memcpy(to + i, &bits, sizeof bits);
+      }
+    }
+    if (decoder_.embedding_scale != 1.0f) {
+      for (int64_t i = 0; i < hidden; ++i) to[i] *= decoder_.embedding_scale;
+    }
+  }
+}
+
+// x += delta (normed first, if that has a norm); normed = norm(x)
+void Worker::add_and_norm(const float* delta, const float* delta_norm, const float* weight) {
+  for (int64_t row = first_row(); row < last_row(); ++row) {
+    if (delta) {
+      const float* change = delta + row * pass_.hidden_stride;
+      if (delta_norm) {
+        ops_.norm(change, delta_norm, decoder_.eps, decoder_.hidden, normed(row));
+        change = normed(row);
+      }
+      ops_.add(x(row), change, decoder_.hidden);
+    }
+    ops_.norm(x(row), weight, decoder_.eps, decoder_.hidden, normed(row));
+  }
+  if (!alone_) meet();
+}
+
+void Worker::prepare(std::initializer_list<const Linear*> linears, const float* input, int64_t stride) {
+  const Activations** results = alone_ ? prepared_ : pass_.prepared;
+  if (alone_ || rank_ == 0) {
+    uint8_t* scratch = buffers_.prepared;
+    for (auto linear = linears.begin(); linear != linears.end(); ++linear) {
+      const Matrix& matrix = (*linear)->matrix;
+      const auto same = [&](const Linear* earlier) { return share_input(earlier->matrix, matrix); };
+      const auto found = std::find_if(linears.begin(), linear, same);
+      const Activations** result = results + (linear - linears.begin());
+      if (found != linear) {
+        *result = results[found - linears.begin()];
+      } else {
+        *result = sparsebench::prepare(matrix, input, rows_, stride, scratch, pass_.isa);
+        scratch += round_to(static_cast<int64_t>(activation_bytes(matrix, rows_)), 64);
+      }
+    }
+  }
+  if (alone_) return;
+  meet();
+  std::copy(pass_.prepared, pass_.prepared + linears.size(), prepared_);
+}
+
+void Worker::multiply_tiles(const Target& target, Tiles tiles) {
+  if (tiles.first >= tiles.last) return;
+  const Matrix& matrix = target.linear->matrix;
+  multiply(matrix, *target.input, rows_, tiles.first, tiles.last, target.y, target.stride, pass_.isa);
+  if (!target.linear->bias) return;
+  const int64_t from = tiles.first * kTile, until = std::min(tiles.last * kTile, matrix.outputs);
+  for (int64_t row = 0; row < rows_; ++row) {
+    ops_.add(target.y + row * target.stride + from, target.linear->bias + from, until - from);
+  }
+}
+
+// Splits the bytes of all these matrices, laid end to end, over the threads: a tile belongs to the thread in whose part
+// it begins.
+void Worker::multiply_all(std::initializer_list<Target> targets) {
+  if (pass_.threads == 1) {
+    for (const Target& target : targets) multiply_tiles(target, {0, target.linear->matrix.tiles()});
+    return;
+  }
+  uint64_t total = 0;
+  for (const Target& target : targets) {
+    const Matrix& matrix = target.linear->matrix;
+    total += matrix.offsets[matrix.tiles()] - matrix.offsets[0];
+  }
+  const uint64_t from = total / pass_.threads * rank_;
+  const uint64_t until = rank_ + 1 == pass_.threads ? total : total / pass_.threads * (rank_ + 1);
+  uint64_t before = 0;
+  for (const Target& target : targets) {
+    const Matrix& matrix = target.linear->matrix;
+    const uint64_t *first = matrix.offsets, *last = first + matrix.tiles();
+    const auto tile_at = [&](uint64_t byte) {
+      return byte <= before ? 0 : std::lower_bound(first, last, byte - before + *first) - first;
+    };
+    multiply_tiles(target, {tile_at(from), tile_at(until)});
+    before += *last - *first;
+  }
+}
+
+// Gate and up are split alike, so that each thread multiplies its part of the two results.
+void Worker::multiply_gated(const Layer& layer) {
+  const Matrix &gate = layer.gate.matrix, &up = layer.up.matrix;
+  const int64_t tiles = gate.tiles();
+  const auto begin_of = [&](int64_t tile) { return gate.offsets[tile] - gate.offsets[0] + up.offsets[tile] - up.offsets[0]; };
+  const auto tile_at = [&](int rank) {
+    if (rank == 0 || rank == pass_.threads) return rank ? tiles : 0;
+    const uint64_t byte = begin_of(tiles) / pass_.threads * rank;
+    int64_t low = 0, high = tiles;
+    while (low < high) {
+      const int64_t middle = (low + high) / 2;
+      if (begin_of(middle) < byte) {
+        low = middle + 1;
+      } else {
+        high = middle;
+      }
+    }
+    return low;
+  };
+  const Tiles mine{tile_at(rank_), tile_at(rank_ + 1)};
+  if (mine.first >= mine.last) return;
+  multiply_tiles({&layer.gate, prepared_[0], pass_.gate, pass_.inner_stride}, mine);
+  multiply_tiles({&layer.up, prepared_[1], pass_.up, pass_.inner_stride}, mine);
+  const int64_t from = mine.first * kTile, until = std::min(mine.last * kTile, decoder_.inner);
+  for (int64_t row = 0; row < rows_; ++row) {
+    const int64_t at = row * pass_.inner_stride + from;
+    ops_.gate(decoder_.gate, pass_.gate + at, pass_.up + at, until - from);
+  }
+}
+
+// Turns queries and keys and puts keys and values into the cache.
+void Worker::write_cache(const Layer& layer, int64_t index) {
+  const int64_t head_dim = decoder_.head_dim, group = pass_.group();
+  const int64_t half = static_cast<int64_t>(decoder_.rotaries[layer.rotary].frequencies.size());
+  const auto store = pass_.cache.shape().bf16 ? ops_.store_bf16 : ops_.store;
+  for (int64_t item = 0; item < static_cast<int64_t>(pass_.items.size()); ++item) {
+    const int64_t position = pass_.items[item].position;
+    const float* cosine = pass_.angles.cosines[layer.rotary].data() + position * half;
+    const float* sine = pass_.angles.sines[layer.rotary].data() + position * half;
+    float* queries = pass_.qkv + item * pass_.qkv_stride;
+    float* keys = queries + decoder_.heads * head_dim;
+    const float* values = keys + decoder_.kv_heads * head_dim;
+    for (int64_t head = 0; head < decoder_.kv_heads; ++head) {
+      if ((item * decoder_.kv_heads + head) % pass_.threads != rank_) continue;
+      for (int64_t query = head * group; query < (head + 1) * group; ++query) {
+        float* vector = queries + query * head_dim;
+        if (layer.query_norm) ops_.norm(vector, layer.query_norm, decoder_.eps, head_dim, vector);
+        ops_.rotate(vector, cosine, sine, half);
+      }
+      float* key = keys + head * head_dim;
+      if (layer.key_norm) ops_.norm(key, layer.key_norm, decoder_.eps, head_dim, key);
+      ops_.rotate(key, cosine, sine, half);
+      store(pass_.cache.pages(pass_.items[item].row)[position / kPage], pass_.cache.place(index, head),
+            position % kPage, key, values + head * head_dim, head_dim);
+    }
+  }
+}
+
+// A unit of work is a block and a key/value head. Where every row has one token, the thread that wrote a unit's key also
+// reads it, so that nobody waits; elsewhere units are dealt out in turn, as later ones see more tokens.
+void Worker::attend(const Layer& layer, int64_t index, const std::vector<Block>& blocks) {
+  const int64_t head_dim = decoder_.head_dim, group = pass_.group();
+  AttentionBlock job;
+  job.head_dim = head_dim;
+  job.scale = decoder_.attention_scale;
+  job.cap = decoder_.attention_cap;
+  job.scores = pass_.scores[rank_];
+  job.score_stride = pass_.score_stride;
+  const auto attend = pass_.cache.shape().bf16 ? ops_.attend_bf16 : ops_.attend;
+  for (int64_t at = 0; at < static_cast<int64_t>(blocks.size()); ++at) {
+    const Block& block = blocks[at];
+    job.pages = pass_.cache.pages(pass_.items[block.item].row);
+    for (int64_t head = 0; head < decoder_.kv_heads; ++head) {
+      if (((pass_.one_each ? block.item : at) * decoder_.kv_heads + head) % pass_.threads != rank_) continue;
+      job.place = pass_.cache.place(index, head);
+      job.queries = 0;
+      for (int64_t i = 0; i < block.count; ++i) {
+        const int64_t last = pass_.items[block.item + i].position + 1;
+        for (int64_t query = head * group; query < (head + 1) * group; ++query) {
+          const int slot = job.queries++;
+          job.query[slot] = pass_.qkv + (block.item + i) * pass_.qkv_stride + query * head_dim;
+          job.out[slot] = pass_.mixed + (block.out + i) * pass_.mixed_stride + query * head_dim;
+          job.first[slot] = layer.window ? std::max<int64_t>(0, last - layer.window) : 0;
+          job.last[slot] = last;
+          if (job.queries == kQueries) {
+            attend(job);
+            job.queries = 0;
+          }
+        }
+      }
+      if (job.queries) attend(job);
+    }
+  }
+}
+
+// Goes on with those rows only whose logits are wanted.
+void Worker::keep_rows() {
+  const int64_t kept = static_cast<int64_t>(pass_.kept.size());
+  if (kept == rows_) return;
+  const float* from = buffers_.x;
+  rows_ = kept;
+  alone_ = kept <= kFewRows;
+  if (alone_) buffers_ = pass_.own[rank_];
+  if (alone_ || rank_ == 0) {
+    // Kept rows rise, so in one buffer a row moves down to a place that was read before.
+    for (int64_t row = 0; row < kept; ++row) {
+      std::memmove(x(row), from + pass_.kept[row] * pass_.hidden_stride,
+                   static_cast<size_t>(decoder_.hidden) * sizeof(float));
+    }
+  }
+  if (!alone_) meet();
+}
+
+void Worker::write_logits() {
+  const Linear& head = decoder_.head;
+  prepare({&head}, buffers_.normed, pass_.hidden_stride);
+  multiply_all({{&head, prepared_[0], pass_.logits, decoder_.vocabulary}});
+  if (decoder_.logit_cap == 0.0f) return;
+  meet();
+  for (int64_t row = 0; row < rows_; ++row) {
+    const int64_t from = decoder_.vocabulary * rank_ / pass_.threads;
+    const int64_t until = decoder_.vocabulary * (rank_ + 1) / pass_.threads;
+    ops_.soft_cap(pass_.logits + row * decoder_.vocabulary + from, decoder_.logit_cap, until - from);
+  }
+}
+
+}  // namespace
+
+void Room::Release::operator()(uint8_t* memory) const { ::operator delete(memory, kAlignment); }
+
+void* Room::bytes(size_t wanted) {
+  if (wanted > size_) {
+    memory_.reset();
+    size_ = 0;
+    memory_.reset(static_cast<uint8_t*>(::operator new(wanted, kAlignment)));
+    size_ = wanted;
+  }
+  return memory_.get();
+}
+
+void run_pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,
+              const std::vector<int64_t>& kept, float* logits, Scratch& scratch, int threads, Isa isa) {
+  Pass pass(decoder, cache, angles, items, kept, logits, threads, isa);
+  pass.plan();
+  pass.allocate(scratch);
+  run_parts(threads, threads, [&](int64_t rank) { Worker(pass, static_cast<int>(rank)).run(); });
+}
+
+}  // namespace sparsebench
