@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -89,8 +89,8 @@ class Session:
         line = self.journal.find(kind="panel", settings_sha256=sha256_json(asdict(self.settings)), **self.key(workload))
         return line is not None and {variant.name for variant in self.group.variants} <= set(line["told"])
 
-    def run(self, workloads: Sequence[Workload], report: Report) -> None:
-        """Open everything and measure the workloads one after another."""
+    def run(self, workloads: Sequence[Workload], report: Report) -> Iterator[Workload]:
+        """Open everything and measure the workloads one after another; each comes back when it is in the journal."""
         flush = self._flush_file()
         with ExitStack() as stack:
             everybody = (READER, *self.group.variants)
@@ -99,6 +99,7 @@ class Session:
                 self._told[variant.name] = self._opened(variant, stack)
             for workload in workloads:
                 self._measure(workload, str(flush), report)
+                yield workload
 
     def _opened(self, variant: Variant, stack: ExitStack) -> dict[str, Any]:
         needed = 1.5 if variant is READER else variant.gigabytes(self.shape)

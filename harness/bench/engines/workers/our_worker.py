@@ -8,7 +8,18 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-from serving import Array, Engine, layer_weights, per_output_int8, serve, versions_of
+from serving import (
+    STEPS_BETWEEN_RESETS,
+    Array,
+    Engine,
+    embedding_weight,
+    head_weight,
+    layer_weights,
+    per_output_int8,
+    random_tokens,
+    serve,
+    versions_of,
+)
 
 GROUP = 32
 _READ_BYTES = 1 << 30
@@ -77,6 +88,49 @@ class Arena:
             None if matrix.scales is None else matrix.scales.copy(),
             matrix.input_scale,
         )
+
+
+class Native:
+    """The native decoder on a whole model; the head is dense, in the number format of the linears."""
+
+    def __init__(self, model: Any, shape: dict[str, Any]) -> None:
+        """Nothing is prepared yet."""
+        self._model, self._shape = model, shape
+        self.notes: list[str] = []
+        self._state: Any = None
+        self._rows: list[int] = []
+        self._prompt: list[int] = []
+        self._first: list[int] = []
+        self._tokens: list[int] = []
+        self._context = 0
+
+    def prepare(self, workload: str, batch: int, context: int) -> None:
+        """Rows with room; for decoding, read `context` random tokens in each."""
+        tokens = random_tokens(self._shape, batch, context)
+        self._context, self._rows = context, list(range(batch))
+        self._state = self._model.new_state(context + STEPS_BETWEEN_RESETS + 1, batch)
+        self._prompt = tokens[0].tolist() if workload == "prefill" else []
+        if workload == "decode":
+            for row in self._rows:
+                self._model.forward(self._state, [row], [tokens[row].tolist()])
+            self._first = tokens[:, -1].tolist()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was decoded beyond the context."""
+        if self._prompt:
+            return
+        for row in self._rows:
+            self._state.truncate(row, self._context)
+        self._tokens = self._first
+
+    def step(self) -> None:
+        """One token for every row, or the whole prompt, and the likeliest next token."""
+        if self._prompt:
+            self._state.drop(0)
+            self._model.forward(self._state, [0], [self._prompt]).argmax(-1)
+        else:
+            self._tokens = self._model.greedy(self._state, self._rows, self._tokens, steps=1)[:, -1].tolist()
 
 
 class Kernels:
@@ -161,7 +215,32 @@ def open_engine(request: dict[str, Any]) -> tuple[Engine, dict[str, Any]]:
         ring = [arena.copy(matrix) for _ in range(copies) for matrix in layer.values()]
         told |= {"bytes": sum(matrix.nbytes for matrix in ring), "weights": weights * copies}
         return Kernels(ring, threads), told
-    raise ValueError(f"no engine {variant['engine']}")
+    return native(layer, shape, variant["kind"], threads, told)
+
+
+def native(
+    layer: dict[str, Any], shape: dict[str, Any], kind: str, threads: int, told: dict[str, Any]
+) -> tuple[Native, dict[str, Any]]:
+    """The decoder with copies of one layer's matrices."""
+    import torch
+    from torch_worker import skeleton
+
+    from harness.engines.sparse.native import NativeModel
+
+    torch.set_num_threads(threads)
+    model = skeleton(shape)
+    table = torch.from_numpy(embedding_weight(shape)).to(torch.bfloat16)
+    model.model.embed_tokens.weight = torch.nn.Parameter(table, requires_grad=False)
+    head = packed(head_weight(shape), kind, sparse=False, threads=threads)
+    arena = Arena(sum(Arena.room(matrix) for matrix in layer.values()) * shape["layers"] + Arena.room(head))
+    matrices = {
+        f"model.layers.{index}.{name}": arena.copy(matrix)
+        for index in range(shape["layers"])
+        for name, matrix in layer.items()
+    }
+    matrices["lm_head"] = arena.copy(head)
+    told |= {"bytes": sum(matrix.nbytes for matrix in matrices.values())}
+    return Native(NativeModel.build(model, matrices, threads=threads), shape), told
 
 
 if __name__ == "__main__":
