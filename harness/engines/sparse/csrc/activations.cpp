@@ -20,7 +20,7 @@ int64_t units_of(const Matrix& m, Form form) {
 }  // namespace
 
 size_t activation_bytes(const Matrix& m, int64_t rows) {
-  const int64_t padded = rows <= kFewRows ? rows : round_up(rows, kManyRows);
+  const int64_t padded = round_up(rows, rows_per_block(m.value, rows));
   const bool integers = m.value == Value::i8 || m.value == Value::i4;
   const int64_t groups = m.value == Value::i4 ? m.inputs / m.group : 1;
   const int64_t lanes = round_up(padded * units_of(m, integers ? Form::bytes : Form::floats) * 4, 64);
@@ -32,7 +32,7 @@ Activations* place(const Matrix& m, int64_t rows, Form form, void* scratch) {
   Activations* a = new (scratch) Activations;
   a->form = form;
   a->rows = rows;
-  a->block = rows <= kFewRows ? rows : kManyRows;
+  a->block = rows_per_block(m.value, rows);
   a->blocks = (rows + a->block - 1) / a->block;
   a->units = units_of(m, form);
   a->groups = m.value == Value::i4 ? m.inputs / m.group : 1;

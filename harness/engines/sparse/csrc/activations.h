@@ -11,10 +11,19 @@ enum class Form : uint32_t { floats, pairs, bytes };
 
 constexpr int64_t kManyRows = 12;  // rows side by side when there are more than kFewRows
 
+// Rows side by side: what the registers hold with their sums. Up to kFewRows rows are split evenly, so that a block has
+// as many rows as the kernel that runs it and at most one is padding.
+static constexpr int64_t rows_per_block(Value value, int64_t rows) {
+  if (rows > kFewRows) return kManyRows;
+  const int64_t most = value == Value::i8 ? kFewRows : kFewRows / 2;
+  const int64_t blocks = (rows + most - 1) / most;
+  return (rows + blocks - 1) / blocks;
+}
+
 struct Activations {
   Form form;
   int64_t rows;
-  int64_t block;   // rows side by side: all of them up to kFewRows, otherwise kManyRows (the last block zero-padded)
+  int64_t block;   // rows side by side; what the last block lacks is zero
   int64_t blocks;
   int64_t units;   // of a row: inputs, padded to whole steps, in 32-bit units
   int64_t groups;  // i4: as the matrix; otherwise 1

@@ -5,19 +5,18 @@
 #include <chrono>
 #include <cstring>
 
+#include "kernels.h"
 #include "threads.h"
 
 namespace sparsebench {
 namespace {
 
-constexpr size_t kAhead = 4096;
-
 uint64_t sum_lines(const uint8_t* data, size_t bytes) {
+#ifdef SPARSEBENCH_X86
+  if (supports(Isa::avx512)) return sum_lines_avx512(data, bytes);
+#endif
   uint64_t sums[8] = {};
   for (size_t at = 0; at + 64 <= bytes; at += 64) {
-#if defined(__GNUC__) || defined(__clang__)
-    if (at + kAhead < bytes) __builtin_prefetch(data + at + kAhead);
-#endif
     uint64_t line[8];
     std::memcpy(line, data + at, sizeof line);
     for (int i = 0; i < 8; ++i) sums[i] += line[i];

@@ -6,6 +6,8 @@
 
 namespace sparsebench {
 
+uint64_t sum_lines_avx512(const uint8_t* data, size_t bytes);
+
 // Reads all bytes once with `threads` threads; returns 1e9 bytes per second.
 double read_bandwidth(const uint8_t* data, size_t bytes, int threads);
 

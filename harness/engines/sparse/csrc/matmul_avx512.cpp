@@ -8,14 +8,17 @@
 namespace sparsebench {
 namespace {
 
-constexpr int64_t kChunk = 16;  // steps between decisions about what to prefetch
+constexpr int64_t kChunk = 16;  // steps of an unrolled loop
 
+// One block of rows, as many as the kernel has sums for.
 struct Job {
   const Matrix& m;
   const Layout& layout;
-  const Activations& a;
-  int64_t row;  // the first
-  float* y;     // of the first row
+  const uint32_t* lanes;
+  const float* scales;
+  const int32_t* offsets;
+  int64_t rows;  // that are stored
+  float* y;      // of the first
   int64_t stride;
 };
 
@@ -35,7 +38,7 @@ struct Sums<Value::f32, Rows> {
     for (int row = 0; row < Rows; ++row) sum[0][row] = sum[1][row] = _mm512_setzero_ps();
   }
   template <int Odd>
-  void add(__m512i weights, const uint32_t* x, int64_t) {
+  void add(__m512i weights, const uint32_t* x) {
     for (int row = 0; row < Rows; ++row)
       sum[Odd][row] = _mm512_fmadd_ps(_mm512_castsi512_ps(weights), broadcast(x + row), sum[Odd][row]);
   }
@@ -51,11 +54,11 @@ struct Sums<Value::bf16, Rows> {
     for (int row = 0; row < Rows; ++row) sum[0][row] = sum[1][row] = _mm512_setzero_ps();
   }
   template <int>
-  void add(__m512i weights, const uint32_t* x, int64_t block) {
+  void add(__m512i weights, const uint32_t* x) {
     const __m512 low = low_half(weights), high = high_half(weights);
     for (int row = 0; row < Rows; ++row) {
       sum[0][row] = _mm512_fmadd_ps(low, broadcast(x + row), sum[0][row]);
-      sum[1][row] = _mm512_fmadd_ps(high, broadcast(x + block + row), sum[1][row]);
+      sum[1][row] = _mm512_fmadd_ps(high, broadcast(x + Rows + row), sum[1][row]);
     }
   }
   __m512 result(const Job&, int64_t, int row) const { return _mm512_add_ps(sum[0][row], sum[1][row]); }
@@ -69,110 +72,127 @@ struct Sums<Value::i8, Rows> {
 
   Sums(const Job& job) {
     for (int row = 0; row < Rows; ++row) {
-      sum[0][row] = _mm512_set1_epi32(job.a.offsets[job.row + row]);
+      sum[0][row] = _mm512_set1_epi32(job.offsets[row]);
       if (kChains == 2) sum[kChains - 1][row] = _mm512_setzero_si512();
     }
   }
   template <int Odd>
-  void add(__m512i weights, const uint32_t* x, int64_t) {
+  void add(__m512i weights, const uint32_t* x) {
     __m512i* to = sum[Odd % kChains];
     for (int row = 0; row < Rows; ++row) to[row] = _mm512_dpbusd_epi32(to[row], weights, broadcast_bytes(x + row));
   }
   __m512 result(const Job& job, int64_t tile, int row) const {
     __m512i all = sum[0][row];
     if (kChains == 2) all = _mm512_add_epi32(all, sum[kChains - 1][row]);
-    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(all), _mm512_set1_ps(job.a.scales[job.row + row]));
+    const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(all), _mm512_set1_ps(job.scales[row]));
     return _mm512_mul_ps(scaled, _mm512_loadu_ps(job.m.scales + tile * kTile));
   }
 };
 
+template <int Rows, class Result>
+void store(const Job& job, int64_t tile, const Result& result) {
+  const __mmask16 outputs = outputs_of(job.m, tile);
+  for (int row = 0; row < Rows; ++row)
+    if (row < job.rows) _mm512_mask_storeu_ps(job.y + row * job.stride + tile * kTile, outputs, result(row));
+}
+
 template <Value V, bool Sparse, int Rows>
 void plain_tile(const Job& job, int64_t tile) {
   constexpr int64_t kMask = Sparse ? mask_bytes(V) : 0;
+  constexpr int64_t kUnit = Sums<V, Rows>::kUnits * Rows;
   const uint8_t* mask = job.m.data + job.m.offsets[tile];
-  const Ahead ahead(job.m, job.layout, tile);
   Steps<V, Sparse> steps(mask + job.layout.head);
   Sums<V, Rows> sums(job);
-  const int64_t block = job.a.block;
-  const int64_t unit = Sums<V, Rows>::kUnits * block;
-  const uint32_t* x = job.a.lanes + job.row;
+  const uint32_t* x = job.lanes;
   int64_t left = job.layout.steps;
   for (; left >= kChunk; left -= kChunk) {
-    const int64_t values_ahead = ahead.values(steps.at());
-    if (Sparse)
-      for (int64_t at = 0; at < kChunk * kMask; at += 64) prefetch(ahead.head(mask) + at);
+    for (int64_t at = 0; at < kChunk * kMask; at += 64) prefetch(mask + at);
 #pragma GCC unroll 8
     for (int64_t step = 0; step < kChunk; step += 2) {
-      prefetch(steps.at() + values_ahead);
-      sums.template add<0>(steps.template next<0>(mask), x, block);
-      if (!Sparse || V == Value::f32) prefetch(steps.at() + values_ahead);
-      sums.template add<1>(steps.template next<1>(mask + kMask), x + unit, block);
-      mask += 2 * kMask;
-      x += 2 * unit;
+      prefetch(steps.at());
+      sums.template add<0>(steps.template next<0>(mask + step * kMask), x + step * kUnit);
+      if (!Sparse) prefetch(steps.at());
+      sums.template add<1>(steps.template next<1>(mask + (step + 1) * kMask), x + (step + 1) * kUnit);
     }
+    mask += kChunk * kMask;
+    x += kChunk * kUnit;
   }
   for (; left >= 2; left -= 2) {
-    sums.template add<0>(steps.template next<0>(mask), x, block);
-    sums.template add<1>(steps.template next<1>(mask + kMask), x + unit, block);
+    sums.template add<0>(steps.template next<0>(mask), x);
+    sums.template add<1>(steps.template next<1>(mask + kMask), x + kUnit);
     mask += 2 * kMask;
-    x += 2 * unit;
+    x += 2 * kUnit;
   }
-  if (left) sums.template add<0>(steps.template next<0>(mask), x, block);
-  const __mmask16 outputs = outputs_of(job.m, tile);
-  for (int row = 0; row < Rows; ++row)
-    _mm512_mask_storeu_ps(job.y + row * job.stride + tile * kTile, outputs, sums.result(job, tile, row));
+  if (left) sums.template add<0>(steps.template next<0>(mask), x);
+  store<Rows>(job, tile, [&](int row) { return sums.result(job, tile, row); });
 }
 
 // int4: integers within a group, floats across groups. Odd steps count sixteenfold (their nibbles stay where they are),
 // so the even ones are brought up to them, and the scale takes a sixteenth.
 template <bool Sparse, int Rows>
-void grouped_tile(const Job& job, int64_t tile) {
-  constexpr int64_t kMask = Sparse ? mask_bytes(Value::i4) : 0;
-  const Layout& layout = job.layout;
-  const uint8_t* head = job.m.data + job.m.offsets[tile];
-  const Ahead ahead(job.m, layout, tile);
-  Steps<Value::i4, Sparse> steps(head + layout.head);
-  const int64_t block = job.a.block;
-  const uint32_t* x = job.a.lanes + job.row;
-  const float* scales = job.a.scales + job.row;
-  const int32_t* offsets = job.a.offsets + job.row;
-  __m512 total[Rows];
-  for (int row = 0; row < Rows; ++row) total[row] = _mm512_setzero_ps();
-  for (int64_t group = 0; group < layout.groups; ++group) {
-    __m512i even[Rows], odd[Rows];
+struct Group {
+  static constexpr int64_t kMask = Sparse ? mask_bytes(Value::i4) : 0;
+  __m512i even[Rows], odd[Rows];
+
+  explicit Group(const int32_t* offsets) {
     for (int row = 0; row < Rows; ++row) {
       even[row] = _mm512_setzero_si512();
       odd[row] = _mm512_set1_epi32(offsets[row]);
     }
-    const int64_t values_ahead = ahead.values(steps.at());
-    const uint8_t* head_ahead = ahead.head(head);
-    for (int64_t at = 0; at < layout.group_head; at += 64) prefetch(head_ahead + at);
-    const uint8_t* mask = head + layout.scale_bytes;
-#pragma GCC unroll 4
-    for (int64_t step = 0; step < layout.group_steps; step += 2) {
-      prefetch(steps.at() + values_ahead);
-      const __m512i low = steps.template next<0>(mask);
-      const __m512i high = steps.template next<1>(mask + kMask);
-      for (int row = 0; row < Rows; ++row) {
-        even[row] = _mm512_dpbusd_epi32(even[row], low, broadcast_bytes(x + row));
-        odd[row] = _mm512_dpbusd_epi32(odd[row], high, broadcast_bytes(x + block + row));
-      }
-      mask += 2 * kMask;
-      x += 2 * block;
-    }
-    const __m512 weight_scales = group_scales(head, job.m.wide_scales);
+  }
+  void add_pair(Steps<Value::i4, Sparse>& steps, const uint8_t* mask, const uint32_t* x) {
+    prefetch(steps.at());
+    const __m512i low = steps.template next<0>(mask);
+    const __m512i high = steps.template next<1>(mask + kMask);
     for (int row = 0; row < Rows; ++row) {
-      const __m512i all = _mm512_add_epi32(_mm512_slli_epi32(even[row], 4), odd[row]);
+      even[row] = _mm512_dpbusd_epi32(even[row], low, broadcast_bytes(x + row));
+      odd[row] = _mm512_dpbusd_epi32(odd[row], high, broadcast_bytes(x + Rows + row));
+    }
+  }
+  __m512 sum(int row) const {
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(even[row], 4), odd[row]));
+  }
+};
+
+template <bool Sparse, int Rows>
+void grouped_tile(const Job& job, int64_t tile) {
+  constexpr int64_t kMask = Group<Sparse, Rows>::kMask;
+  constexpr int64_t kPairs = 4;  // of an unrolled loop: the smallest common group has 32 inputs
+  const Layout layout = job.layout;
+  const bool wide = job.m.wide_scales;
+  const uint8_t* head = job.m.data + job.m.offsets[tile];
+  Steps<Value::i4, Sparse> steps(head + layout.head);
+  const uint32_t* x = job.lanes;
+  const float* scales = job.scales;
+  const int32_t* offsets = job.offsets;
+  __m512 total[Rows];
+  for (int row = 0; row < Rows; ++row) total[row] = _mm512_setzero_ps();
+  for (int64_t group = 0; group < layout.groups; ++group) {
+    for (int64_t at = 0; at < layout.group_head; at += 64) prefetch(head + at);
+    Group<Sparse, Rows> sums(offsets);
+    const uint8_t* mask = head + layout.scale_bytes;
+    int64_t left = layout.group_steps / 2;
+    for (; left >= kPairs; left -= kPairs) {
+#pragma GCC unroll 4
+      for (int64_t pair = 0; pair < kPairs; ++pair) sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows);
+      mask += 2 * kPairs * kMask;
+      x += 2 * kPairs * Rows;
+    }
+    for (; left > 0; --left) {
+      sums.add_pair(steps, mask, x);
+      mask += 2 * kMask;
+      x += 2 * Rows;
+    }
+    const __m512 weight_scales = group_scales(head, wide);
+    for (int row = 0; row < Rows; ++row) {
       const __m512 scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row] * 0.0625f));
-      total[row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(all), scale, total[row]);
+      total[row] = _mm512_fmadd_ps(sums.sum(row), scale, total[row]);
     }
     head += layout.group_head;
-    scales += block;
-    offsets += block;
+    scales += Rows;
+    offsets += Rows;
   }
-  const __mmask16 outputs = outputs_of(job.m, tile);
-  for (int row = 0; row < Rows; ++row)
-    _mm512_mask_storeu_ps(job.y + row * job.stride + tile * kTile, outputs, total[row]);
+  store<Rows>(job, tile, [&](int row) { return total[row]; });
 }
 
 template <Value V, bool Sparse, int Rows>
@@ -185,9 +205,6 @@ void run_tile(const Job& job, int64_t tile) {
 
 using Run = void (*)(const Job&, int64_t);
 
-// Rows that fit in the registers with their sums.
-constexpr int most_rows(Value value) { return value == Value::i8 ? 16 : 8; }
-
 template <Value V, bool Sparse, int... Rows>
 Run choose(int64_t rows, std::integer_sequence<int, Rows...>) {
   static constexpr Run runs[] = {run_tile<V, Sparse, Rows + 1>...};
@@ -196,7 +213,7 @@ Run choose(int64_t rows, std::integer_sequence<int, Rows...>) {
 
 template <Value V>
 Run choose(bool sparse, int64_t rows) {
-  constexpr auto sequence = std::make_integer_sequence<int, most_rows(V)>();
+  constexpr auto sequence = std::make_integer_sequence<int, rows_per_block(V, kFewRows)>();
   return sparse ? choose<V, true>(rows, sequence) : choose<V, false>(rows, sequence);
 }
 
@@ -214,13 +231,13 @@ Run choose(const Matrix& m, int64_t rows) {
 void multiply_few_avx512(const Matrix& m, const Activations& a, int64_t first, int64_t last, float* y,
                          int64_t stride) {
   const Layout layout(m);
-  const int64_t most = most_rows(m.value);
-  const int64_t passes = (a.rows + most - 1) / most;
+  const Run run = choose(m, a.block);
   for (int64_t tile = first; tile < last; ++tile)
-    for (int64_t pass = 0; pass < passes; ++pass) {
-      const int64_t from = a.rows * pass / passes, to = a.rows * (pass + 1) / passes;
-      const Job job{m, layout, a, from, y + from * stride, stride};
-      choose(m, to - from)(job, tile);
+    for (int64_t block = 0; block < a.blocks; ++block) {
+      const int64_t row = block * a.block;
+      run({m, layout, a.lanes + a.lane(row, 0), a.scales + a.scale(row, 0), a.offsets + a.scale(row, 0), a.rows - row,
+           y + row * stride, stride},
+          tile);
     }
 }
 

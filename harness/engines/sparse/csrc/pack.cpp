@@ -39,7 +39,8 @@ template <Value>
 struct Kind;
 template <>
 struct Kind<Value::f32> {
-  using Element = uint32_t;  // as bits: a negative zero or a NaN comes back as it was
+  using Element = uint32_t;  // as bits: a NaN comes back as it was
+  static constexpr uint32_t kSign = 0x80000000;
   static float widen(uint32_t bits) {
     float value;
     std::memcpy(&value, &bits, sizeof value);
@@ -49,16 +50,25 @@ struct Kind<Value::f32> {
 template <>
 struct Kind<Value::bf16> {
   using Element = uint16_t;
+  static constexpr uint16_t kSign = 0x8000;
   static float widen(uint16_t bits) { return from_bf16(bits); }
 };
 template <>
 struct Kind<Value::i8> {
   using Element = int8_t;
+  static constexpr int8_t kSign = 0;
 };
 template <>
 struct Kind<Value::i4> {
   using Element = int8_t;
+  static constexpr int8_t kSign = 0;
 };
+
+// A negative zero is a zero: pruning by multiplication with a mask leaves them behind.
+template <Value V>
+bool is_zero(typename Kind<V>::Element value) {
+  return (value & ~Kind<V>::kSign) == 0;
+}
 
 bool all_bf16(const float* values, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
@@ -136,8 +146,9 @@ class TileWriter {
       for (int64_t i = 0; i < kLane; ++i) {
         const Element value = block_[static_cast<size_t>(at + i)];
         const bool marked = plain_.mask && keep_[static_cast<size_t>(at + i)];
-        if (plain_.mask && value != 0 && !marked) throw std::invalid_argument("a weight outside the mask is not zero");
-        const bool kept = !matrix_.sparse || (plain_.mask ? marked : value != 0);
+        const bool zero = is_zero<V>(value);
+        if (plain_.mask && !zero && !marked) throw std::invalid_argument("a weight outside the mask is not zero");
+        const bool kept = !matrix_.sparse || (plain_.mask ? marked : !zero);
         survivors[count] = value;
         count += kept;
         mask |= static_cast<uint64_t>(kept) << (row * kLane + i);
