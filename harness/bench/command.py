@@ -1,4 +1,4 @@
-"""`sparsebench bench`: a speed panel without a study, load on an endpoint, sparsification and engines next to others."""
+"""`sparsebench bench`: a speed panel without a study, load on an endpoint, methods and engines next to others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class _PanelByDefault(TyperGroup):
 bench_app = typer.Typer(
     cls=_PanelByDefault,
     help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; "
-    "`sparsify` for pruning and quantization next to llm-compressor; `engines` for our sparse CPU engine next to others.",
+    "`sparsify` for pruning and quantization next to llm-compressor; `engines` for our sparse CPU engine next to "
+    "others.",
     epilog="Examples:  sparsebench bench pocket ./sparse --workload decode --out out/speed  |  sparsebench bench serve "
     "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4  |  sparsebench bench sparsify --model pocket "
     "--out out/sparsify",

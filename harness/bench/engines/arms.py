@@ -109,18 +109,23 @@ class Variant:
         return {"kind": self.kind, "sparsity": (self.sparsity or 0) / 100, "option": self.option}
 
     def gigabytes(self, shape: Shape) -> float:
-        """About how much memory it takes while it opens."""
+        """About how much memory it takes."""
         linears, head = shape.parameters
         density = 1 - (self.sparsity or 0) / 100
         width = _width(self.kind)
+        if self.engine == "reader":
+            return _RING_GB
         if self.engine == "kernels":
-            return _RING_GB + 0.5
+            return _RING_GB + 0.4
         if self.engine == "ours":
             packed = width * (density if density == 1 else density + 0.125 / width)
-            return (linears * packed + head * (width + 4)) / _GIGA + 0.6
-        table = head * (4 if width in (4, 1) and self.engine == "torch" else 2)
-        opening = 2.2 if self.engine in ("openvino", "onnxruntime", "deepsparse") else 1.0
-        return ((linears + head) * width * opening + table) / _GIGA + 0.6
+            return (linears * packed + head * (width + 2)) / _GIGA + 0.5
+        return ((linears + head) * width * 1.05 + 4 * head) / _GIGA + 0.6
+
+    def opening_gigabytes(self, shape: Shape) -> float:
+        """About how much more while it opens: engines that read ONNX hold the file and what they make of it."""
+        read_twice = self.engine in ("openvino", "onnxruntime", "deepsparse")
+        return sum(shape.parameters) * _width(self.kind) / _GIGA if read_twice else 0.5
 
 
 def _width(kind: str) -> float:

@@ -59,7 +59,10 @@ FASTER = (
     Faster("fp32 at 70 % against DeepSparse at the same", "deepsparse:fp32@70", _ours("f32", 70), 1.0),
     Faster("int8 at 70 % against DeepSparse at the same", "deepsparse:int8@70", _ours("i8", 70), 1.0),
     Faster(
-        "int8 at 70 % against OpenVINO with sparse weight decompression", "openvino:int8@70+sparse", _ours("i8", 70), 1.0
+        "int8 at 70 % against OpenVINO with sparse weight decompression",
+        "openvino:int8@70+sparse",
+        _ours("i8", 70),
+        1.0,
     ),
     Faster("Prompt of 512: bf16 at 70 % against torch bf16", "torch:bf16", _ours("bf16", 70), 1.0, None, _PREFILL),
     Faster("Prompt of 512: dense bf16 against torch bf16", "torch:bf16", _ours("bf16", 0), 1.0, None, _PREFILL),

@@ -1,4 +1,4 @@
-"""The peers' environments: made by the benchmark, never dependencies of ours; what cannot be had is a row that says so."""
+"""The peers' environments: made by the benchmark, never dependencies of ours; what cannot be had says why."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.bench.engines.arms import SHAPES, Shape
 from harness.bench.engines.numbers import READER, Panel, Row
@@ -122,6 +121,8 @@ def _row(row: Row, columns: Sequence[str]) -> list[str]:
 
 
 def _reading(panels: Sequence[Panel]) -> str:
+    sizes = sorted({panel.line["cache_mb"] for panel in panels if panel.line["cache_mb"] is not None})
+    cache = " / ".join(f"{size:.0f} MB" for size in sizes) or "size unknown"
     flush = {panel.line["settings"]["flush_mb"] for panel in panels} or {0}
     return (
         "## How to read this\n\n"
@@ -131,17 +132,17 @@ def _reading(panels: Sequence[Panel]) -> str:
         "- MB: weights that a step reads (linears and head; the embedding is not read), in the engine's own format. "
         "GB/s: these over the median; keys, values and activations are not counted.\n"
         "- read bandwidth: the best of our reader's median and every engine's own rate in that panel.\n"
-        f"- Before every step a file of {'/'.join(map(str, sorted(flush)))} MB is read, so that no engine finds weights "
-        "in a cache (this machine's last level is large and shared with other guests). Engines whose weights are "
-        "smaller than that have no copy to alternate with: the flush stands for it.\n"
+        f"- Before every step a file of {'/'.join(map(str, sorted(flush)))} MB is read (last-level cache: {cache}), so "
+        "that no engine finds weights in a cache: int4 and sparse int8 weights at the 1.1B shape are below a gigabyte, "
+        "and a whole model has no second copy to alternate with.\n"
         "- huge pages: share of the process's memory in them. torch has THP_MEM_ALLOC_ENABLE=1, every process "
         "glibc.malloc.hugetlb=1 (malloc asks for huge pages); ours also asks for its own memory.\n"
         "- int4 is grouped by 32 with int4 head; int8 has an int8 head, bf16 a bf16 one: dense, always. llama.cpp's "
         "files are quantized by itself with every matrix in the format of the name (its default for Q4_0 keeps the "
         "head in Q6_K, which reads more).\n"
-        "- onnxruntime, openvino and deepsparse run the whole forward as an ONNX graph that the benchmark writes (fixed "
-        "shapes; past keys and values as inputs, the new ones as outputs, so that none copies a cache): int8 is static "
-        "activations and one scale per output; for deepsparse QuantizeLinear, MatMulInteger, Cast, Mul, which SparseML "
-        "made of it.\n"
+        "- onnxruntime, openvino and deepsparse run the whole forward as an ONNX graph that the benchmark writes "
+        "(fixed shapes; past keys and values as inputs, the new ones as outputs, so that none copies a cache). Their "
+        "int8 has static activation scales and one scale per output, as QuantizeLinear and DequantizeLinear around "
+        "MatMul; for deepsparse as QuantizeLinear, MatMulInteger, Cast, Mul, which SparseML made of it.\n"
         "- kernels: linears alone, no head, from a ring of more than a gigabyte of them."
     )

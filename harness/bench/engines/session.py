@@ -94,18 +94,22 @@ class Session:
         flush = self._flush_file()
         with ExitStack() as stack:
             everybody = (READER, *self.group.variants)
+            room, taken = available_gigabytes(), 0.0
             for index, variant in enumerate(everybody):
                 report(0, 1, f"opening {variant.name} ({index + 1} of {len(everybody)})")
+                needed = variant.gigabytes(self.shape)
+                opening = needed + variant.opening_gigabytes(self.shape)
+                if room is not None and taken + opening + _SPARE_GB > room:
+                    left = f"{room - taken:.1f} of {room:.1f} GB are left beside the others; measure fewer at a time"
+                    self._told[variant.name] = {"error": f"takes about {opening:.1f} GB, and {left}"}
+                    continue
                 self._told[variant.name] = self._opened(variant, stack)
+                taken += needed if "error" not in self._told[variant.name] else 0.0
             for workload in workloads:
                 self._measure(workload, str(flush), report)
                 yield workload
 
     def _opened(self, variant: Variant, stack: ExitStack) -> dict[str, Any]:
-        needed = 1.5 if variant is READER else variant.gigabytes(self.shape)
-        free = available_gigabytes()
-        if free is not None and needed + _SPARE_GB > free:
-            return {"error": f"takes about {needed:.1f} GB, and {free:.1f} GB of memory are free"}
         log = self.work / "logs" / f"{variant.name.replace(':', '-')}-{self.group.name}-{self.threads}.log"
         try:
             command = command_of(variant.engine, self.peers)
@@ -180,6 +184,7 @@ class Session:
                 "blocks": blocks,
                 "told": told,
                 "machine": describe_machine(),
+                "cache_mb": last_level_cache(),
                 "activity": busy_between(activity, read_activity()),
                 "before": before,
                 "after": machine_state(),
@@ -218,6 +223,13 @@ def _measured(steps: dict[str, int]) -> tuple[str, ...]:
 def steps_of_turn(step: float, turn: float) -> int:
     """How many steps an engine does at a time."""
     return max(1, min(_MOST_STEPS, round(turn / step)))
+
+
+def last_level_cache(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> float | None:
+    """Size of the largest cache in MB, or None where the system does not say."""
+    sizes = [path.read_text().strip() for path in root.glob("index*/size")]
+    known = [int(size[:-1]) * {"K": 1024, "M": 1 << 20}[size[-1]] / 1e6 for size in sizes if size[-1:] in ("K", "M")]
+    return max(known, default=None)
 
 
 def available_gigabytes() -> float | None:

@@ -82,13 +82,21 @@ def model_file(folder: Path, shape: dict[str, Any], kind: str, threads: int) -> 
         unfinished.rename(half)
     params = llama_cpp.llama_model_quantize_default_params()
     types = {"q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
-    params.ftype, params.nthread = types[kind], threads
+    _set(params, "ftype", types[kind])
+    _set(params, "nthread", threads)
     # Every matrix in the format of the name: by default Q4_0 keeps the head in Q6_K, which reads more and is slower.
-    params.pure = True
+    _set(params, "pure", True)
     if llama_cpp.llama_model_quantize(str(half).encode(), str(part).encode(), ctypes.byref(params)):
         raise RuntimeError("llama_model_quantize failed")
     part.rename(target)
     return target
+
+
+def _set(params: Any, name: str, value: Any) -> None:
+    """Set a field of a ctypes structure, which would take any name without a word."""
+    if name not in {field[0] for field in params._fields_}:
+        raise AttributeError(f"llama.cpp's parameters have no {name}")
+    setattr(params, name, value)
 
 
 class LlamaEngine:
@@ -102,7 +110,7 @@ class LlamaEngine:
         self.notes = ["built from source with GGML_NATIVE", "head quantized too", "not memory-mapped"]
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
-        params.use_mmap = False
+        _set(params, "load_mode", llama_cpp.LLAMA_LOAD_MODE_NONE)
         self._model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._model:
             raise RuntimeError(f"llama.cpp could not load {path.name}")
@@ -115,11 +123,12 @@ class LlamaEngine:
         if self._context is not None:
             api.llama_free(self._context)
         params = api.llama_context_default_params()
-        params.n_ctx = (context + _ROOM) * batch
-        params.n_batch = params.n_ubatch = max(context, batch)
-        params.n_seq_max = batch
-        params.n_threads = params.n_threads_batch = self._threads
-        params.no_perf = True
+        _set(params, "n_ctx", (context + _ROOM) * batch)
+        _set(params, "n_seq_max", batch)
+        for name in ("n_batch", "n_ubatch"):
+            _set(params, name, max(context, batch))
+        for name in ("n_threads", "n_threads_batch"):
+            _set(params, name, self._threads)
         self._context = api.llama_init_from_model(self._model, params)
         if not self._context:
             raise RuntimeError("llama.cpp could not make a context")

@@ -233,9 +233,7 @@ def _forward(
         query, key, value = (
             graph.add(
                 "Transpose",
-                graph.reshape(
-                    graph.linear(normed, f"{index}.self_attn.{name}_proj"), batch, tokens, count, width
-                ),
+                graph.reshape(graph.linear(normed, f"{index}.self_attn.{name}_proj"), batch, tokens, count, width),
                 perm=[0, 2, 1, 3],
             )
             for name, count in (("q", heads), ("k", kv_heads), ("v", kv_heads))

@@ -22,7 +22,14 @@ from harness.engines._cache import cache_argument, crop_to
 
 _ROOM = 32
 """Tokens that a static cache holds beyond the context."""
-_BYTES = {"fp32": 4.0, "bf16": 2.0, "compile-fp32": 4.0, "compile-bf16": 2.0, "int8-weight-only": 1.0, "int8-dynamic": 1.0}
+_BYTES = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "compile-fp32": 4.0,
+    "compile-bf16": 2.0,
+    "int8-weight-only": 1.0,
+    "int8-dynamic": 1.0,
+}
 
 
 def llama_config(shape: dict[str, Any]) -> Any:
