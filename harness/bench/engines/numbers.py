@@ -21,9 +21,9 @@ class Row:
         seconds: Median over blocks of the median step; None where it failed.
         spread: Smallest and largest block median.
         tokens_per_s: None for linears alone, whose step is no token.
-        rate: Weight bytes per second of the median, in 1e9.
-        share: Of the panel's read bandwidth.
-        megabytes: Of weights that a step reads.
+        rate: Weight bytes per second of the median, in 1e9; None where nobody knows how the engine stores them.
+        share: Of the panel's read bandwidth; None likewise.
+        megabytes: Of weights that a step reads; None likewise.
         huge: Share of resident memory in huge pages; None where unknown.
         error: Why it has no numbers.
         notes: What it says about itself.
@@ -93,7 +93,11 @@ def panel_of(line: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Pan
         by_block.setdefault(turn["variant"], {}).setdefault(turn["block"], []).extend(turn["seconds"])
     good = {name: [statistics.median(each) for each in blocks.values()] for name, blocks in by_block.items()}
     good = {name: blocks for name, blocks in good.items() if not told.get(name, {}).get("error")}
-    rates = {name: told[name]["bytes"] / statistics.median(blocks) / 1e9 for name, blocks in good.items()}
+    rates = {
+        name: told[name]["bytes"] / statistics.median(blocks) / 1e9
+        for name, blocks in good.items()
+        if told[name]["bytes"] is not None
+    }
     reads = line["workload"].startswith("decode")
     best = max(rates, key=lambda name: rates[name]) if rates and reads else ""
     bandwidth = rates[best] if best else None
@@ -116,9 +120,9 @@ def panel_of(line: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Pan
                 seconds,
                 spread=(min(good[name]), max(good[name])),
                 tokens_per_s=line["tokens"] / seconds if whole else None,
-                rate=rates[name] if reads else None,
-                share=rates[name] / bandwidth if bandwidth else None,
-                megabytes=known["bytes"] / 1e6,
+                rate=rates.get(name) if reads else None,
+                share=rates[name] / bandwidth if bandwidth and name in rates else None,
+                megabytes=known["bytes"] / 1e6 if name in rates else None,
                 huge=known["huge_mb"] / known["rss_mb"] if known.get("rss_mb") else None,
                 notes=_notes(known),
             )

@@ -143,6 +143,8 @@ def _reading(panels: Sequence[Panel]) -> str:
         "- onnxruntime, openvino and deepsparse run the whole forward as an ONNX graph that the benchmark writes "
         "(fixed shapes; past keys and values as inputs, the new ones as outputs, so that none copies a cache). Their "
         "int8 has static activation scales and one scale per output, as QuantizeLinear and DequantizeLinear around "
-        "MatMul; for deepsparse as QuantizeLinear, MatMulInteger, Cast, Mul, which SparseML made of it.\n"
+        "MatMul; for deepsparse as QuantizeLinear, MatMulInteger, Cast, Mul, which SparseML made of it; it counts only "
+        "if its own analysis of a layer names sparse kernels for every linear. How it stores sparse weights is not "
+        "known, so that its rows have no GB/s.\n"
         "- kernels: linears alone, no head, from a ring of more than a gigabyte of them."
     )

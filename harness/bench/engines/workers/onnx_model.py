@@ -160,7 +160,7 @@ class Graph:
         return self.add("Reshape", x, self.constant(dims, np.int64, "dims_" + "_".join(map(str, dims))))
 
     def rotate(self, x: str, half: int) -> str:
-        """Rotary embedding of (batch, heads, tokens, width) with the inputs `cos` and `sin`."""
+        """Rotary embedding of (batch, heads, tokens, width) with the constants `cos` and `sin`."""
         ends = [(0, half), (half, 2 * half)]
         axis = self.constant([3], np.int64, "axis3")
         low, high = (
@@ -219,13 +219,13 @@ def _forward(
 ) -> tuple[list[tuple[str, tuple[int, ...], str]], list[tuple[str, tuple[int, ...]]]]:
     hidden, heads, kv_heads = shape["hidden"], shape["heads"], shape["kv_heads"]
     width, shared = hidden // heads, heads // kv_heads
-    inputs: list[tuple[str, tuple[int, ...], str]] = [
-        ("ids", (batch, tokens), "int64"),
-        ("cos", (tokens, width), "float32"),
-        ("sin", (tokens, width), "float32"),
-    ]
-    if tokens > 1:
-        inputs.append(("mask", (shared * tokens, past + tokens), "float32"))
+    inputs: list[tuple[str, tuple[int, ...], str]] = [("ids", (batch, tokens), "int64")]
+    # Constants, not inputs: DeepSparse 1.8.0 runs a graph with inputs that have no rows of their own in its slow path.
+    frequencies = _THETA ** (-np.arange(0, width, 2) / width)
+    angles = np.outer(np.arange(past, past + tokens), np.concatenate([frequencies, frequencies]))
+    graph.constant(np.cos(angles), np.float32, "cos")
+    graph.constant(np.sin(angles), np.float32, "sin")
+    causal = np.triu(np.full((tokens, past + tokens), -1e9, np.float32), past + 1)
     outputs: list[tuple[str, tuple[int, ...]]] = []
     x = graph.add("Gather", graph.stored("embedding"), "ids", axis=0)
     for index in range(shape["layers"]):
@@ -252,7 +252,7 @@ def _forward(
         scores = graph.add("MatMul", query, graph.add("Transpose", key, perm=[0, 1, 3, 2]))
         scores = graph.add("Mul", scores, graph.constant(1 / math.sqrt(width), np.float32, "attention_scale"))
         if tokens > 1:
-            scores = graph.add("Add", scores, "mask")
+            scores = graph.add("Add", scores, graph.constant(np.tile(causal, (shared, 1)), np.float32, "mask"))
         mixed = graph.add("MatMul", graph.add("Softmax", scores, axis=-1), value)
         mixed = graph.add("Transpose", graph.reshape(mixed, batch, heads, tokens, width), perm=[0, 2, 1, 3])
         mixed = graph.activation(graph.reshape(mixed, batch, tokens, hidden))
@@ -270,25 +270,13 @@ def _forward(
     return inputs, [("logits", (batch, 1, shape["vocab"])), *outputs]
 
 
-def feeds(
-    inputs: list[tuple[str, tuple[int, ...], str]], shape: dict[str, Any], tokens: int, past: int
-) -> dict[str, Array]:
-    """Values for a graph's inputs: random tokens and keys, angles of the positions after `past`, a causal mask."""
+def feeds(inputs: list[tuple[str, tuple[int, ...], str]], shape: dict[str, Any]) -> dict[str, Array]:
+    """Values for a graph's inputs: random tokens, keys and values."""
     stream = np.random.default_rng(11)
-    width = shape["hidden"] // shape["heads"]
-    frequencies = _THETA ** (-np.arange(0, width, 2) / width)
-    angles = np.outer(np.arange(past, past + tokens), np.concatenate([frequencies, frequencies]))
-    causal = np.triu(np.full((tokens, past + tokens), -1e9, np.float32), past + 1)
-    given = {
-        "cos": np.cos(angles).astype(np.float32),
-        "sin": np.sin(angles).astype(np.float32),
-        "mask": np.tile(causal, (shape["heads"] // shape["kv_heads"], 1)),
-    }
     found = {}
     for name, dims, kind in inputs:
-        if name == "ids":
-            found[name] = stream.integers(8, shape["vocab"], dims).astype(np.int64)
+        if kind == "int64":
+            found[name] = stream.integers(8, shape["vocab"], dims)
         else:
-            found[name] = given[name] if name in given else stream.standard_normal(dims, dtype=np.float32)
-        assert found[name].dtype == kind
+            found[name] = stream.standard_normal(dims, dtype=np.float32)
     return found
