@@ -45,6 +45,9 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2-window": ("qwen2", {"use_sliding_window": True, "sliding_window": 13, "max_window_layers": 1}),
     "qwen3": ("qwen3", {}),
     "phi3": ("phi3", {"head_dim": 24, "hidden_size": 96, "num_key_value_heads": 4, "partial_rotary_factor": 0.5}),
+    "opt": ("opt", {"ffn_dim": 80, "word_embed_proj_dim": 48, "do_layer_norm_before": True}),
+    "opt-gelu": ("opt", {"ffn_dim": 80, "word_embed_proj_dim": 48, "activation_function": "gelu"}),
+    "mpt": ("mpt", {"d_model": 48, "n_heads": 3, "n_layers": 2, "max_seq_len": 256}),
     "gemma": ("gemma", {}),
     "gemma2": ("gemma2", {"sliding_window": 19, "query_pre_attn_scalar": 20, "final_logit_softcapping": 3.0}),
 }
@@ -53,7 +56,11 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
 def make_model(name: str, **changes: Any) -> Any:
     """A random model of the family in float32, eager attention."""
     kind, special = FAMILY[name]
-    options = {key: value for key, value in COMMON.items() if not (kind in ("qwen2", "phi3") and key == "head_dim")}
+    options = dict(COMMON)
+    if kind in ("qwen2", "phi3"):
+        del options["head_dim"]  # these derive it
+    if kind == "mpt":
+        options = {"vocab_size": COMMON["vocab_size"]}
     config = AutoConfig.for_model(kind, **{**options, **special, **changes})
     torch.manual_seed(sum(map(ord, name)))
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager", dtype=torch.float32).eval()

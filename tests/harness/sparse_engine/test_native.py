@@ -44,7 +44,7 @@ def test_logits_equal_transformers(name: str) -> None:
     np.testing.assert_allclose(np.concatenate(steps), wanted, **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["llama", "llama-many-heads", "mistral-window", "gemma2"])
+@pytest.mark.parametrize("name", ["llama", "llama-many-heads", "mistral-window", "gemma2", "mpt"])
 def test_ragged_rows_equal_rows_alone(name: str) -> None:
     model = kit.make_model(name)
     decoder = kit.native(model)
@@ -100,7 +100,7 @@ def test_more_than_sixteen_rows_in_one_step() -> None:
         np.testing.assert_allclose(together[row], kit.reference(model, texts[row])[-1], **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen2", "phi3"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "qwen2", "phi3", "opt", "mpt"])
 def test_threads_and_sparse_packing_change_no_bit(name: str) -> None:
     model = kit.make_model(name)
     tokens = kit.tokens_for(model, 50)
@@ -222,6 +222,21 @@ def test_dropped_and_cut_rows_are_used_again() -> None:
     np.testing.assert_allclose(logits, wanted[-40:], **TOLERANCE)
 
 
+def test_copied_rows_go_on_alike() -> None:
+    model = kit.make_model("llama")
+    decoder, tokens = kit.native(model), kit.tokens_for(model, 100)
+    state = decoder.new_state(120, rows=3)
+    decoder.forward(state, [0, 2], [tokens, [5, 6]])
+    state.copy(0, 2)
+    state.copy(0, 0)
+    assert state.lengths == [100, 0, 100]
+    one, two = decoder.forward(state, [0, 2], [[7], [8]])
+    np.testing.assert_allclose(one, kit.reference(model, [*tokens, 7])[-1], **TOLERANCE)
+    np.testing.assert_allclose(two, kit.reference(model, [*tokens, 8])[-1], **TOLERANCE)
+    with pytest.raises(ValueError, match="row 3 is not one of"):
+        state.copy(0, 3)
+
+
 def test_greedy_in_one_call_equals_steps() -> None:
     model = kit.make_model("llama")
     decoder = kit.native(model)
@@ -268,6 +283,8 @@ def test_wrong_states_and_steps() -> None:
         decoder.new_state(0)
     with pytest.raises(ValueError, match="rows must be"):
         decoder.new_state(8, rows=0)
+    with pytest.raises(ValueError, match="more than the model's 256 positions"):
+        kit.native(kit.make_model("opt")).new_state(257)
     state = decoder.new_state(8)
     with pytest.raises(ValueError, match="cannot be cut to 3"):
         state.truncate(0, 3)
@@ -293,11 +310,13 @@ def test_unknown_structures_are_refused_by_name() -> None:
     model.config.model_type = "mixtral"
     with pytest.raises(Unsupported, match="mixtral"):
         NativeModel.build(model, matrices)
+    with pytest.raises(Unsupported, match="opt-350m"):
+        kit.native(kit.make_model("opt", do_layer_norm_before=False))
     dynamic = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     with pytest.raises(Unsupported, match="dynamic"):
         kit.native(kit.make_model("llama", rope_parameters=dynamic))
-    with pytest.raises(Unsupported, match="ReLU"):
-        kit.native(kit.make_model("llama", hidden_act="relu"))
+    with pytest.raises(Unsupported, match="QuickGELU"):
+        kit.native(kit.make_model("llama", hidden_act="quick_gelu"))
 
 
 def test_matrices_of_the_wrong_shape_are_an_error() -> None:

@@ -52,10 +52,15 @@ struct PyDecoder {
     return small.back().data();
   }
 
-  // None is no norm.
-  const float* norm(const nb::dict& layer, const char* name, int64_t size) {
-    const nb::object array = item(layer, name);
-    return array.is_none() ? nullptr : keep(array, name, size);
+  // (weight, bias or None); None is no norm.
+  Norm norm(nb::handle value, const std::string& name, int64_t size) {
+    if (value.is_none()) return {};
+    const nb::tuple parts = cast_as<nb::tuple>(value, name, "a tuple (weight, bias) or None");
+    if (parts.size() != 2) fail(name + " must be (weight, bias) or None");
+    Norm norm;
+    norm.weight = keep(parts[0], name, size);
+    if (!parts[1].is_none()) norm.bias = keep(parts[1], name + "'s bias", size);
+    return norm;
   }
 
   // (matrix, bias or None), or with the first output and the number of outputs that count: a matrix may be several.
@@ -88,26 +93,27 @@ struct PyDecoder {
     layer.key = linear(item(from, "key"), "key");
     layer.value = linear(item(from, "value"), "value");
     layer.output = linear(item(from, "output"), "output");
-    layer.gate = linear(item(from, "gate"), "gate");
+    if (decoder.gated) layer.gate = linear(item(from, "gate"), "gate");
     layer.up = linear(item(from, "up"), "up");
     layer.down = linear(item(from, "down"), "down");
-    layer.attention_norm = norm(from, "attention_norm", decoder.hidden);
-    layer.attention_output_norm = norm(from, "attention_output_norm", decoder.hidden);
-    layer.mlp_norm = norm(from, "mlp_norm", decoder.hidden);
-    layer.mlp_output_norm = norm(from, "mlp_output_norm", decoder.hidden);
-    layer.query_norm = norm(from, "query_norm", decoder.head_dim);
-    layer.key_norm = norm(from, "key_norm", decoder.head_dim);
+    layer.attention_norm = norm(item(from, "attention_norm"), "attention_norm", decoder.hidden);
+    layer.attention_output_norm = norm(item(from, "attention_output_norm"), "attention_output_norm", decoder.hidden);
+    layer.mlp_norm = norm(item(from, "mlp_norm"), "mlp_norm", decoder.hidden);
+    layer.mlp_output_norm = norm(item(from, "mlp_output_norm"), "mlp_output_norm", decoder.hidden);
+    layer.query_norm = norm(item(from, "query_norm"), "query_norm", decoder.head_dim);
+    layer.key_norm = norm(item(from, "key_norm"), "key_norm", decoder.head_dim);
     layer.rotary = cast_as<int64_t>(item(from, "rotary"), "rotary", "an integer");
     layer.window = cast_as<int64_t>(item(from, "window"), "window", "an integer");
     return layer;
   }
 };
 
-Gate parse_gate(const std::string& name) {
-  if (name == "silu") return Gate::silu;
-  if (name == "gelu_tanh") return Gate::gelu_tanh;
-  if (name == "gelu") return Gate::gelu;
-  fail("gate must be silu, gelu_tanh or gelu, not " + name);
+Activation parse_activation(const std::string& name) {
+  if (name == "silu") return Activation::silu;
+  if (name == "gelu_tanh") return Activation::gelu_tanh;
+  if (name == "gelu") return Activation::gelu;
+  if (name == "relu") return Activation::relu;
+  fail("activation must be silu, gelu_tanh, gelu or relu, not " + name);
 }
 
 Isa parse_isa(const std::string& name) {
@@ -119,9 +125,10 @@ Isa parse_isa(const std::string& name) {
 }
 
 PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv_heads, int64_t head_dim,
-                        int64_t vocabulary, float eps, const std::string& gate, float attention_scale,
-                        float attention_cap, float logit_cap, float embedding_scale, nb::object embedding,
-                        nb::object final_norm, nb::object head, const nb::list& rotaries, const nb::list& layers) {
+                        int64_t vocabulary, float eps, bool layer_norm, bool gated,
+                        const std::string& activation, float attention_scale, float attention_cap, float logit_cap, float embedding_scale, nb::object embedding,
+                        nb::object positions, nb::object slopes, nb::object final_norm, nb::object head,
+                        const nb::list& rotaries, const nb::list& layers) {
   auto made = std::make_unique<PyDecoder>();
   Decoder& decoder = made->decoder;
   decoder.hidden = hidden;
@@ -131,7 +138,9 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
   decoder.head_dim = head_dim;
   decoder.vocabulary = vocabulary;
   decoder.eps = eps;
-  decoder.gate = parse_gate(gate);
+  decoder.layer_norm = layer_norm;
+  decoder.gated = gated;
+  decoder.activation = parse_activation(activation);
   decoder.attention_scale = attention_scale;
   decoder.attention_cap = attention_cap;
   decoder.logit_cap = logit_cap;
@@ -149,7 +158,18 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
     fail("embedding must be (vocabulary, hidden)");
   }
   made->owners.push_back(embedding);
-  decoder.final_norm = made->keep(final_norm, "final_norm", hidden);
+  if (!positions.is_none()) {
+    const Table table = cast_as<Table>(positions, "positions", "a contiguous float32 matrix");
+    if (static_cast<int64_t>(table.shape(1)) != hidden) fail("positions must be (count, hidden)");
+    decoder.positions = table.data();
+    decoder.position_count = static_cast<int64_t>(table.shape(0));
+    made->owners.push_back(positions);
+  }
+  if (!slopes.is_none()) {
+    const Vector values = cast_as<Vector>(slopes, "slopes", "a contiguous float32 vector");
+    decoder.slopes.assign(values.data(), values.data() + values.shape(0));
+  }
+  decoder.final_norm = made->norm(final_norm, "final_norm", hidden);
   decoder.head = made->linear(head, "head");
   for (nb::handle rotary : rotaries) {
     const nb::tuple parts = cast_as<nb::tuple>(rotary, "rotaries", "a list of (frequencies, scale)");
@@ -230,12 +250,13 @@ nb::ndarray<nb::numpy, int64_t> greedy(PyState& self, const std::vector<int64_t>
 void bind_decoder(nb::module_& module) {
   using namespace sparsebench;
   nb::exception<NotFinite>(module, "NotFinite", PyExc_ArithmeticError);
-  nb::class_<PyDecoder>(module, "Decoder", "A decoder of the Llama family on packed matrices.")
+  nb::class_<PyDecoder>(module, "Decoder", "A decoder-only transformer on packed matrices.")
       .def(nb::new_(&make_decoder), nb::kw_only(), nb::arg("hidden"), nb::arg("inner"), nb::arg("heads"),
-           nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("vocabulary"), nb::arg("eps"), nb::arg("gate"),
-           nb::arg("attention_scale"), nb::arg("attention_cap") = 0.0f, nb::arg("logit_cap") = 0.0f,
-           nb::arg("embedding_scale") = 1.0f, nb::arg("embedding"), nb::arg("final_norm"), nb::arg("head"),
-           nb::arg("rotaries"), nb::arg("layers"))
+           nb::arg("kv_heads"), nb::arg("head_dim"), nb::arg("vocabulary"), nb::arg("eps"),
+           nb::arg("layer_norm") = false, nb::arg("gated") = true, nb::arg("activation"), nb::arg("attention_scale"), nb::arg("attention_cap") = 0.0f, nb::arg("logit_cap") = 0.0f,
+           nb::arg("embedding_scale") = 1.0f, nb::arg("embedding"), nb::arg("positions") = nb::none(),
+           nb::arg("slopes") = nb::none(), nb::arg("final_norm"), nb::arg("head"), nb::arg("rotaries"),
+           nb::arg("layers"))
       .def("state", &make_state, nb::kw_only(), nb::arg("rows"), nb::arg("capacity"), nb::arg("bf16") = false);
   nb::class_<PyState>(module, "State", "Rows in progress: their keys and values.")
       .def("forward", &forward, nb::arg("rows"), nb::arg("tokens"), nb::kw_only(), nb::arg("keep") = 1,
@@ -254,6 +275,12 @@ void bind_decoder(nb::module_& module) {
              self.state->truncate(row, 0);
            },
            nb::arg("row"), "Empties a row; its memory goes to the others.")
+      .def("copy",
+           [](PyState& self, int64_t source, int64_t target) {
+             nb::gil_scoped_release release;
+             self.state->copy(source, target);
+           },
+           nb::arg("source"), nb::arg("target"), "Gives a row the tokens of another, in place of its own.")
       .def_prop_ro("lengths",
                    [](PyState& self) {
                      nb::gil_scoped_release release;

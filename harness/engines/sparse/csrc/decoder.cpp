@@ -25,13 +25,13 @@ std::string check_layer(const Decoder& decoder, const Layer& layer, const std::s
            wrong_shape(name + "key", layer.key.matrix, keys, decoder.hidden),
            wrong_shape(name + "value", layer.value.matrix, keys, decoder.hidden),
            wrong_shape(name + "output", layer.output.matrix, decoder.hidden, queries),
-           wrong_shape(name + "gate", layer.gate.matrix, decoder.inner, decoder.hidden),
+           decoder.gated ? wrong_shape(name + "gate", layer.gate.matrix, decoder.inner, decoder.hidden) : "",
            wrong_shape(name + "up", layer.up.matrix, decoder.inner, decoder.hidden),
            wrong_shape(name + "down", layer.down.matrix, decoder.hidden, decoder.inner),
        }) {
     if (!error.empty()) return error;
   }
-  if (!layer.attention_norm || !layer.mlp_norm) return name + "a norm is missing";
+  if (!layer.attention_norm.weight || !layer.mlp_norm.weight) return name + "a norm is missing";
   if (layer.rotary < 0 || layer.rotary >= static_cast<int64_t>(decoder.rotaries.size())) return name + "unknown rotary";
   if (layer.window < 0) return name + "negative window";
   return "";
@@ -46,7 +46,10 @@ std::string check(const Decoder& decoder) {
   }
   if (decoder.heads % decoder.kv_heads != 0) return "heads are not a multiple of the key/value heads";
   if (decoder.layers.empty()) return "no layers";
-  if (!decoder.final_norm || (!decoder.embedding && !decoder.embedding_bf16)) return "embedding or last norm is missing";
+  if (!decoder.final_norm.weight || (!decoder.embedding && !decoder.embedding_bf16)) return "embedding or last norm is missing";
+  if (!decoder.slopes.empty() && static_cast<int64_t>(decoder.slopes.size()) != decoder.heads) {
+    return "not one slope per head";
+  }
   for (const Rotary& rotary : decoder.rotaries) {
     if (static_cast<int64_t>(rotary.frequencies.size()) * 2 > decoder.head_dim) return "more angles than head_dim / 2";
   }
@@ -62,17 +65,26 @@ State::State(const Decoder& decoder, int64_t rows, int64_t capacity, bool bf16)
       cache_({static_cast<int64_t>(decoder.layers.size()), decoder.kv_heads, decoder.head_dim, bf16}, rows, capacity),
       cosines_(decoder.rotaries.size()),
       sines_(decoder.rotaries.size()),
-      scratch_(std::make_unique<Scratch>()) {}
+      scratch_(std::make_unique<Scratch>()) {
+  if (decoder.positions && capacity > decoder.position_count) {
+    throw std::invalid_argument("a capacity of " + std::to_string(capacity) + " is more than the model's " +
+                                std::to_string(decoder.position_count) + " positions");
+  }
+}
 
 State::~State() = default;
+
+void State::check_row(int64_t row) const {
+  if (row >= 0 && row < rows()) return;
+  throw std::invalid_argument("row " + std::to_string(row) + " is not one of the state's " + std::to_string(rows()) +
+                              " rows");
+}
 
 void State::check_segments(const std::vector<Segment>& segments) const {
   std::vector<bool> seen(static_cast<size_t>(rows()));
   for (const Segment& segment : segments) {
     const std::string row = "row " + std::to_string(segment.row);
-    if (segment.row < 0 || segment.row >= rows()) {
-      throw std::invalid_argument(row + " is not one of the state's " + std::to_string(rows()) + " rows");
-    }
+    check_row(segment.row);
     if (seen[segment.row]) throw std::invalid_argument(row + " was given twice");
     seen[segment.row] = true;
     if (segment.count < 1) throw std::invalid_argument(row + " was given no tokens");
@@ -185,15 +197,19 @@ std::vector<int64_t> State::lengths() {
 
 void State::truncate(int64_t row, int64_t length) {
   std::lock_guard<std::mutex> turn(mutex_);
-  if (row < 0 || row >= rows()) {
-    throw std::invalid_argument("row " + std::to_string(row) + " is not one of the state's " + std::to_string(rows()) +
-                                " rows");
-  }
+  check_row(row);
   if (length < 0 || length > cache_.length(row)) {
     throw std::invalid_argument("row " + std::to_string(row) + " has " + std::to_string(cache_.length(row)) +
                                 " tokens: it cannot be cut to " + std::to_string(length));
   }
   cache_.resize(row, length);
+}
+
+void State::copy(int64_t from, int64_t to) {
+  std::lock_guard<std::mutex> turn(mutex_);
+  check_row(from);
+  check_row(to);
+  cache_.copy(from, to);
 }
 
 size_t State::bytes() {

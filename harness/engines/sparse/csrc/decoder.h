@@ -1,7 +1,7 @@
-// A decoder of the Llama family on packed matrices: tokens in, logits out, with nothing of Python in between.
+// A decoder-only transformer on packed matrices: tokens in, logits out, with nothing of Python in between.
 //
-// What differs between the models of the family is data: which norms there are, how gates are computed, the angles of
-// the rotary embedding, windows and caps. Activations are float32 throughout.
+// What differs between models is data: which norms there are, gates, how positions enter, windows and caps. Activations
+// are float32 throughout.
 #pragma once
 
 #include <cstdint>
@@ -28,15 +28,17 @@ struct Rotary {
   float scale = 1.0f;              // factor of cosine and sine
 };
 
-// Weights of norms multiply (Gemma's 1 + w is added by the caller); null: there is no such norm.
+// The weight multiplies (Gemma's 1 + w is added by the caller); null: there is no such norm.
+struct Norm {
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+};
+
 struct Layer {
-  Linear query, key, value, output, gate, up, down;
-  const float* attention_norm = nullptr;
-  const float* query_norm = nullptr;           // over each head
-  const float* key_norm = nullptr;
-  const float* attention_output_norm = nullptr;
-  const float* mlp_norm = nullptr;
-  const float* mlp_output_norm = nullptr;
+  Linear query, key, value, output, gate, up, down;  // no gate if the decoder is not gated
+  Norm attention_norm, mlp_norm;               // of what they read
+  Norm query_norm, key_norm;                   // over each head
+  Norm attention_output_norm, mlp_output_norm; // of what is added
   int64_t rotary = 0;                          // which of Decoder::rotaries
   int64_t window = 0;                          // tokens that a token sees, itself included; 0: all
 };
@@ -44,11 +46,16 @@ struct Layer {
 struct Decoder {
   int64_t hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
   float eps = 0.0f;
-  Gate gate = Gate::silu;
+  bool layer_norm = false;                     // norms subtract the mean
+  bool gated = true;                           // down(act(gate(x)) * up(x)); otherwise down(act(up(x)))
+  Activation activation = Activation::silu;
   float attention_scale = 1.0f, attention_cap = 0.0f, logit_cap = 0.0f, embedding_scale = 1.0f;
   const float* embedding = nullptr;            // (vocabulary, hidden), or the same as bfloat16:
   const uint16_t* embedding_bf16 = nullptr;
-  const float* final_norm = nullptr;
+  const float* positions = nullptr;            // learned: (position_count, hidden), added to the embedding
+  int64_t position_count = 0;
+  std::vector<float> slopes;                   // ALiBi: per head, or none
+  Norm final_norm;
   Linear head;
   std::vector<Rotary> rotaries;
   std::vector<Layer> layers;
@@ -76,7 +83,7 @@ struct Scratch;
 // Rows in progress. A state is used by one caller at a time (others wait); different states run side by side.
 class State {
  public:
-  // The decoder must outlive the state.
+  // The decoder must outlive the state. Throws std::invalid_argument: more capacity than learned positions.
   State(const Decoder& decoder, int64_t rows, int64_t capacity, bool bf16);
   ~State();
   const Decoder& decoder() const { return decoder_; }
@@ -95,11 +102,13 @@ class State {
 
   std::vector<int64_t> lengths();
   void truncate(int64_t row, int64_t length);
+  void copy(int64_t from, int64_t to);
   int64_t rows() const { return cache_.rows(); }
   int64_t capacity() const { return cache_.capacity(); }
   size_t bytes();
 
  private:
+  void check_row(int64_t row) const;
   void check_segments(const std::vector<Segment>& segments) const;
   void forward_locked(const std::vector<Segment>& segments, float* logits, int threads, Isa isa);
   void extend_angles(int64_t tokens);

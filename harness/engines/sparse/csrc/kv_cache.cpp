@@ -48,6 +48,17 @@ void KvCache::resize(int64_t row, int64_t length) {
   }
 }
 
+void KvCache::copy(int64_t from, int64_t to) {
+  if (from == to) return;
+  const int64_t length = rows_[from].length;
+  resize(to, 0);
+  reserve(to, length);
+  for (size_t page = 0; page < rows_[to].pages.size(); ++page) {
+    std::memcpy(rows_[to].pages[page], rows_[from].pages[page], page_bytes_);
+  }
+  resize(to, length);
+}
+
 HeadPlace KvCache::place(int64_t layer, int64_t kv_head) const {
   const size_t keys = head_bytes_ * static_cast<size_t>(layer * shape_.kv_heads + kv_head);
   return {keys, keys + key_bytes_};

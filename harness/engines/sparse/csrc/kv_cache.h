@@ -30,6 +30,8 @@ class KvCache {
   void reserve(int64_t row, int64_t length);
   // Sets a row's length (at most what was reserved); pages that it no longer needs are free for other rows.
   void resize(int64_t row, int64_t length);
+  // Gives a row the tokens of another, in place of its own.
+  void copy(int64_t from, int64_t to);
   uint8_t* const* pages(int64_t row) const { return rows_[row].pages.data(); }
   HeadPlace place(int64_t layer, int64_t kv_head) const;
 

@@ -10,7 +10,7 @@
 
 namespace sparsebench {
 
-enum class Gate : uint32_t { silu = 0, gelu_tanh = 1, gelu = 2 };
+enum class Activation : uint32_t { silu = 0, gelu_tanh = 1, gelu = 2, relu = 3 };
 
 constexpr int64_t kLanes = 16;    // floats of a vector
 constexpr int64_t kPage = 64;     // tokens of a cache page
@@ -36,6 +36,8 @@ struct AttentionBlock {
   int64_t head_dim = 0;
   float scale = 1.0f;
   float cap = 0.0f;               // scores become cap * tanh(score / cap); 0: they stay
+  bool sloped = false;            // ALiBi: a score falls by slope[r] per token of distance
+  float slope[kQueries];
   float* scores = nullptr;        // scratch: kQueries * score_stride floats
   int64_t score_stride = 0;       // at least the tokens seen + 2 * kPage
 };
@@ -43,9 +45,11 @@ struct AttentionBlock {
 struct Ops {
   // out = x / sqrt(mean(x^2) + eps) * weight; `out` may be `x`.
   void (*norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
+  // out = (x - mean) / sqrt(variance + eps) * weight + bias; without a bias if it is null.
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* out);
   void (*add)(float* x, const float* other, int64_t n);
-  // gate = act(gate) * up
-  void (*gate)(Gate act, float* gate, const float* up, int64_t n);
+  // x = act(x), times `up` if there is one.
+  void (*activate)(Activation act, float* x, const float* up, int64_t n);
   // Rotates the pairs (x[i], x[i + half]) by the angles of which cosine and sine are given.
   void (*rotate)(float* x, const float* cosine, const float* sine, int64_t half);
   // x = cap * tanh(x / cap)

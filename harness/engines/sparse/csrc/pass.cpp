@@ -46,8 +46,9 @@ size_t prepared_bytes(std::initializer_list<const Linear*> linears, int64_t rows
 size_t prepared_bytes(const Decoder& decoder, int64_t rows) {
   size_t most = prepared_bytes({&decoder.head}, rows);
   for (const Layer& layer : decoder.layers) {
+    const Linear& gate = decoder.gated ? layer.gate : layer.up;
     most = std::max({most, prepared_bytes({&layer.query, &layer.key, &layer.value}, rows),
-                     prepared_bytes({&layer.output}, rows), prepared_bytes({&layer.gate, &layer.up}, rows),
+                     prepared_bytes({&layer.output}, rows), prepared_bytes({&gate, &layer.up}, rows),
                      prepared_bytes({&layer.down}, rows)});
   }
   return most;
@@ -174,11 +175,13 @@ class Worker {
   float* normed(int64_t row) const { return buffers_.normed + row * pass_.hidden_stride; }
 
   void start();
-  void add_and_norm(const float* delta, const float* delta_norm, const float* weight);
+  void apply(const Norm& norm, const float* input, int64_t n, float* out);
+  void add_and_norm(const float* delta, const Norm* delta_norm, const Norm& norm);
   void prepare(std::initializer_list<const Linear*> linears, const float* input, int64_t stride);
   void multiply_all(std::initializer_list<Target> targets);
   void multiply_tiles(const Target& target, Tiles tiles);
   void multiply_gated(const Layer& layer);
+  void multiply_activated(const Layer& layer);
   void write_cache(const Layer& layer, int64_t index);
   void attend(const Layer& layer, int64_t index, const std::vector<Block>& blocks);
   void keep_rows();
@@ -197,7 +200,7 @@ class Worker {
 void Worker::run() {
   start();
   const float* delta = nullptr;
-  const float* delta_norm = nullptr;
+  const Norm* delta_norm = nullptr;
   for (size_t index = 0; index < decoder_.layers.size(); ++index) {
     const Layer& layer = decoder_.layers[index];
     const bool last = index + 1 == decoder_.layers.size();
@@ -217,15 +220,18 @@ void Worker::run() {
     prepare({&layer.output}, pass_.mixed, pass_.mixed_stride);
     multiply_all({{&layer.output, prepared_[0], pass_.delta, pass_.hidden_stride}});
     meet();
-    add_and_norm(pass_.delta, layer.attention_output_norm, layer.mlp_norm);
-    prepare({&layer.gate, &layer.up}, buffers_.normed, pass_.hidden_stride);
-    multiply_gated(layer);
+    add_and_norm(pass_.delta, &layer.attention_output_norm, layer.mlp_norm);
+    if (decoder_.gated) {
+      multiply_gated(layer);
+    } else {
+      multiply_activated(layer);
+    }
     meet();
     prepare({&layer.down}, pass_.gate, pass_.inner_stride);
     multiply_all({{&layer.down, prepared_[0], pass_.delta, pass_.hidden_stride}});
     meet();
     delta = pass_.delta;
-    delta_norm = layer.mlp_output_norm;
+    delta_norm = &layer.mlp_output_norm;
   }
   add_and_norm(delta, delta_norm, decoder_.final_norm);
   write_logits();
@@ -251,21 +257,30 @@ void Worker::start() {
     if (decoder_.embedding_scale != 1.0f) {
       for (int64_t i = 0; i < hidden; ++i) to[i] *= decoder_.embedding_scale;
     }
+    if (decoder_.positions) ops_.add(to, decoder_.positions + pass_.items[row].position * hidden, hidden);
+  }
+}
+
+void Worker::apply(const Norm& norm, const float* input, int64_t n, float* out) {
+  if (decoder_.layer_norm) {
+    ops_.layer_norm(input, norm.weight, norm.bias, decoder_.eps, n, out);
+  } else {
+    ops_.norm(input, norm.weight, decoder_.eps, n, out);
   }
 }
 
 // x += delta (normed first, if that has a norm); normed = norm(x)
-void Worker::add_and_norm(const float* delta, const float* delta_norm, const float* weight) {
+void Worker::add_and_norm(const float* delta, const Norm* delta_norm, const Norm& norm) {
   for (int64_t row = first_row(); row < last_row(); ++row) {
     if (delta) {
       const float* change = delta + row * pass_.hidden_stride;
-      if (delta_norm) {
-        ops_.norm(change, delta_norm, decoder_.eps, decoder_.hidden, normed(row));
+      if (delta_norm->weight) {
+        apply(*delta_norm, change, decoder_.hidden, normed(row));
         change = normed(row);
       }
       ops_.add(x(row), change, decoder_.hidden);
     }
-    ops_.norm(x(row), weight, decoder_.eps, decoder_.hidden, normed(row));
+    apply(norm, x(row), decoder_.hidden, normed(row));
   }
   if (!alone_) meet();
 }
@@ -331,6 +346,7 @@ void Worker::multiply_all(std::initializer_list<Target> targets) {
 
 // Gate and up are split alike, so that each thread multiplies its part of the two results.
 void Worker::multiply_gated(const Layer& layer) {
+  prepare({&layer.gate, &layer.up}, buffers_.normed, pass_.hidden_stride);
   const Matrix &gate = layer.gate.matrix, &up = layer.up.matrix;
   const int64_t tiles = gate.tiles();
   const auto begin_of = [&](int64_t tile) { return gate.offsets[tile] - gate.offsets[0] + up.offsets[tile] - up.offsets[0]; };
@@ -355,7 +371,18 @@ void Worker::multiply_gated(const Layer& layer) {
   const int64_t from = mine.first * kTile, until = std::min(mine.last * kTile, decoder_.inner);
   for (int64_t row = 0; row < rows_; ++row) {
     const int64_t at = row * pass_.inner_stride + from;
-    ops_.gate(decoder_.gate, pass_.gate + at, pass_.up + at, until - from);
+    ops_.activate(decoder_.activation, pass_.gate + at, pass_.up + at, until - from);
+  }
+}
+
+// The result goes where a gate's would.
+void Worker::multiply_activated(const Layer& layer) {
+  prepare({&layer.up}, buffers_.normed, pass_.hidden_stride);
+  multiply_all({{&layer.up, prepared_[0], pass_.gate, pass_.inner_stride}});
+  meet();
+  for (int64_t row = 0; row < rows_; ++row) {
+    const int64_t from = decoder_.inner * rank_ / pass_.threads, until = decoder_.inner * (rank_ + 1) / pass_.threads;
+    ops_.activate(decoder_.activation, pass_.gate + row * pass_.inner_stride + from, nullptr, until - from);
   }
 }
 
@@ -375,11 +402,11 @@ void Worker::write_cache(const Layer& layer, int64_t index) {
       if ((item * decoder_.kv_heads + head) % pass_.threads != rank_) continue;
       for (int64_t query = head * group; query < (head + 1) * group; ++query) {
         float* vector = queries + query * head_dim;
-        if (layer.query_norm) ops_.norm(vector, layer.query_norm, decoder_.eps, head_dim, vector);
+        if (layer.query_norm.weight) apply(layer.query_norm, vector, head_dim, vector);
         ops_.rotate(vector, cosine, sine, half);
       }
       float* key = keys + head * head_dim;
-      if (layer.key_norm) ops_.norm(key, layer.key_norm, decoder_.eps, head_dim, key);
+      if (layer.key_norm.weight) apply(layer.key_norm, key, head_dim, key);
       ops_.rotate(key, cosine, sine, half);
       store(pass_.cache.pages(pass_.items[item].row)[position / kPage], pass_.cache.place(index, head),
             position % kPage, key, values + head * head_dim, head_dim);
@@ -395,6 +422,7 @@ void Worker::attend(const Layer& layer, int64_t index, const std::vector<Block>&
   job.head_dim = head_dim;
   job.scale = decoder_.attention_scale;
   job.cap = decoder_.attention_cap;
+  job.sloped = !decoder_.slopes.empty();
   job.scores = pass_.scores[rank_];
   job.score_stride = pass_.score_stride;
   const auto attend = pass_.cache.shape().bf16 ? ops_.attend_bf16 : ops_.attend;
@@ -413,6 +441,7 @@ void Worker::attend(const Layer& layer, int64_t index, const std::vector<Block>&
           job.out[slot] = pass_.mixed + (block.out + i) * pass_.mixed_stride + query * head_dim;
           job.first[slot] = layer.window ? std::max<int64_t>(0, last - layer.window) : 0;
           job.last[slot] = last;
+          if (job.sloped) job.slope[slot] = decoder_.slopes[query];
           if (job.queries == kQueries) {
             attend(job);
             job.queries = 0;
