@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from harness.bench.priority import favour, keep_to
 from harness.bench.sparsify.workers import parse_answer
 from harness.errors import InfrastructureError
 
@@ -22,8 +23,8 @@ _SHOWN = 200
 class WorkerProcess:
     """A process that answers one JSON line with another; use it as a context manager."""
 
-    def __init__(self, command: Sequence[str], variables: Mapping[str, str], log: Path) -> None:
-        """Start it; what it prints goes to `log`."""
+    def __init__(self, command: Sequence[str], variables: Mapping[str, str], log: Path, *, threads: int) -> None:
+        """Start it, before ordinary processes, on `threads` processors; what it prints goes to `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log, self._rest = log, b""
         with log.open("w", encoding="utf-8") as stream:
@@ -35,6 +36,8 @@ class WorkerProcess:
                 env=dict(variables),
                 start_new_session=True,
             )
+        favour(self._process.pid)
+        keep_to(threads, self._process.pid)
 
     def __enter__(self) -> WorkerProcess:
         """It runs already."""

@@ -113,7 +113,7 @@ class Session:
         log = self.work / "logs" / f"{variant.name.replace(':', '-')}-{self.group.name}-{self.threads}.log"
         try:
             command = command_of(variant.engine, self.peers)
-            process = WorkerProcess(command, variables_of(variant.engine, self.threads), log)
+            process = WorkerProcess(command, variables_of(variant.engine, self.threads), log, threads=self.threads)
             stack.callback(process.close)
             answer = process.ask(
                 limit=_OPEN_LIMIT_S,
