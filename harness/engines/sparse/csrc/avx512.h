@@ -4,10 +4,28 @@
 
 #include <immintrin.h>
 
+#include <type_traits>
+#include <utility>
+
 #include "layout.h"
 
 namespace sparsebench {
 namespace {
+
+// Everything that such a function calls is put into it. Were one lambda left out, the sums it refers to would live in
+// memory instead of registers.
+#define SPARSEBENCH_FLAT __attribute__((flatten))
+
+// Calls body(0), ..., body(N - 1) with constants. A loop would do, but compilers unroll it after they have decided to
+// keep the array of sums in memory.
+template <class Body, int... I>
+static inline void repeat(const Body& body, std::integer_sequence<int, I...>) {
+  (body(std::integral_constant<int, I>()), ...);
+}
+template <int N, class Body>
+static inline void repeat(const Body& body) {
+  repeat(body, std::make_integer_sequence<int, N>());
+}
 
 // Prefetch into the first and the second cache. Both streams of a tile, its head and its values, run this far ahead;
 // tiles follow one another, so together the two windows sweep all bytes once. Measured: one level alone reaches 82 % of

@@ -1,16 +1,20 @@
 // The table of the AVX-512 kernels; compiled without their flags.
 #include "activations_avx512.h"
+#include "cpu.h"
 #include "dispatch.h"
 #include "matmul_avx512.h"
+#include "pack.h"
 
 namespace sparsebench {
 namespace {
 
 void multiply(const Matrix& m, const Activations& a, int64_t first, int64_t last, float* y, int64_t stride) {
-  if (a.rows <= kFewRows)
-    multiply_few_avx512(m, a, first, last, y, stride);
+  if (a.rows <= kFewRows) return multiply_few_avx512(m, a, first, last, y, stride);
+  const Buffer scratch(panel_bytes_avx512(m, last - first));
+  if (a.form == Form::pairs)
+    multiply_many_avx512_bf16(m, a, first, last, y, stride, scratch.data());
   else
-    scalar_kernels().multiply(m, a, first, last, y, stride);
+    multiply_many_avx512(m, a, first, last, y, stride, scratch.data());
 }
 
 }  // namespace

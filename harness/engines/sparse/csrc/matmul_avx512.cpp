@@ -35,12 +35,13 @@ struct Sums<Value::f32, Rows> {
   __m512 sum[2][Rows];  // even and odd steps, for two chains of additions
 
   Sums(const Job&) {
-    for (int row = 0; row < Rows; ++row) sum[0][row] = sum[1][row] = _mm512_setzero_ps();
+    repeat<Rows>([&](auto row) { sum[0][row] = sum[1][row] = _mm512_setzero_ps(); });
   }
   template <int Odd>
   void add(__m512i weights, const uint32_t* x) {
-    for (int row = 0; row < Rows; ++row)
+    repeat<Rows>([&](auto row) {
       sum[Odd][row] = _mm512_fmadd_ps(_mm512_castsi512_ps(weights), broadcast(x + row), sum[Odd][row]);
+    });
   }
   __m512 result(const Job&, int64_t, int row) const { return _mm512_add_ps(sum[0][row], sum[1][row]); }
 };
@@ -51,15 +52,15 @@ struct Sums<Value::bf16, Rows> {
   __m512 sum[2][Rows];  // even and odd inputs
 
   Sums(const Job&) {
-    for (int row = 0; row < Rows; ++row) sum[0][row] = sum[1][row] = _mm512_setzero_ps();
+    repeat<Rows>([&](auto row) { sum[0][row] = sum[1][row] = _mm512_setzero_ps(); });
   }
   template <int>
   void add(__m512i weights, const uint32_t* x) {
     const __m512 low = low_half(weights), high = high_half(weights);
-    for (int row = 0; row < Rows; ++row) {
+    repeat<Rows>([&](auto row) {
       sum[0][row] = _mm512_fmadd_ps(low, broadcast(x + row), sum[0][row]);
       sum[1][row] = _mm512_fmadd_ps(high, broadcast(x + Rows + row), sum[1][row]);
-    }
+    });
   }
   __m512 result(const Job&, int64_t, int row) const { return _mm512_add_ps(sum[0][row], sum[1][row]); }
 };
@@ -71,15 +72,17 @@ struct Sums<Value::i8, Rows> {
   __m512i sum[kChains][Rows];
 
   Sums(const Job& job) {
-    for (int row = 0; row < Rows; ++row) {
+    repeat<Rows>([&](auto row) {
       sum[0][row] = _mm512_set1_epi32(job.offsets[row]);
       if (kChains == 2) sum[kChains - 1][row] = _mm512_setzero_si512();
-    }
+    });
   }
   template <int Odd>
   void add(__m512i weights, const uint32_t* x) {
-    __m512i* to = sum[Odd % kChains];
-    for (int row = 0; row < Rows; ++row) to[row] = _mm512_dpbusd_epi32(to[row], weights, broadcast_bytes(x + row));
+    constexpr int kChain = Odd % kChains;
+    repeat<Rows>([&](auto row) {
+      sum[kChain][row] = _mm512_dpbusd_epi32(sum[kChain][row], weights, broadcast_bytes(x + row));
+    });
   }
   __m512 result(const Job& job, int64_t tile, int row) const {
     __m512i all = sum[0][row];
@@ -92,12 +95,13 @@ struct Sums<Value::i8, Rows> {
 template <int Rows, class Result>
 void store(const Job& job, int64_t tile, const Result& result) {
   const __mmask16 outputs = outputs_of(job.m, tile);
-  for (int row = 0; row < Rows; ++row)
+  repeat<Rows>([&](auto row) {
     if (row < job.rows) _mm512_mask_storeu_ps(job.y + row * job.stride + tile * kTile, outputs, result(row));
+    });
 }
 
 template <Value V, bool Sparse, int Rows>
-void plain_tile(const Job& job, int64_t tile) {
+SPARSEBENCH_FLAT void plain_tile(const Job& job, int64_t tile) {
   constexpr int64_t kMask = Sparse ? mask_bytes(V) : 0;
   constexpr int64_t kUnit = Sums<V, Rows>::kUnits * Rows;
   const uint8_t* mask = job.m.data + job.m.offsets[tile];
@@ -135,19 +139,19 @@ struct Group {
   __m512i even[Rows], odd[Rows];
 
   explicit Group(const int32_t* offsets) {
-    for (int row = 0; row < Rows; ++row) {
+    repeat<Rows>([&](auto row) {
       even[row] = _mm512_setzero_si512();
       odd[row] = _mm512_set1_epi32(offsets[row]);
-    }
+    });
   }
   void add_pair(Steps<Value::i4, Sparse>& steps, const uint8_t* mask, const uint32_t* x) {
     prefetch(steps.at());
     const __m512i low = steps.template next<0>(mask);
     const __m512i high = steps.template next<1>(mask + kMask);
-    for (int row = 0; row < Rows; ++row) {
+    repeat<Rows>([&](auto row) {
       even[row] = _mm512_dpbusd_epi32(even[row], low, broadcast_bytes(x + row));
       odd[row] = _mm512_dpbusd_epi32(odd[row], high, broadcast_bytes(x + Rows + row));
-    }
+    });
   }
   __m512 sum(int row) const {
     return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(even[row], 4), odd[row]));
@@ -155,7 +159,7 @@ struct Group {
 };
 
 template <bool Sparse, int Rows>
-void grouped_tile(const Job& job, int64_t tile) {
+SPARSEBENCH_FLAT void grouped_tile(const Job& job, int64_t tile) {
   constexpr int64_t kMask = Group<Sparse, Rows>::kMask;
   constexpr int64_t kPairs = 4;  // of an unrolled loop: the smallest common group has 32 inputs
   const Layout layout = job.layout;
@@ -166,7 +170,7 @@ void grouped_tile(const Job& job, int64_t tile) {
   const float* scales = job.scales;
   const int32_t* offsets = job.offsets;
   __m512 total[Rows];
-  for (int row = 0; row < Rows; ++row) total[row] = _mm512_setzero_ps();
+  repeat<Rows>([&](auto row) { total[row] = _mm512_setzero_ps(); });
   for (int64_t group = 0; group < layout.groups; ++group) {
     for (int64_t at = 0; at < layout.group_head; at += 64) prefetch(head + at);
     Group<Sparse, Rows> sums(offsets);
@@ -184,10 +188,10 @@ void grouped_tile(const Job& job, int64_t tile) {
       x += 2 * Rows;
     }
     const __m512 weight_scales = group_scales(head, wide);
-    for (int row = 0; row < Rows; ++row) {
+    repeat<Rows>([&](auto row) {
       const __m512 scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row] * 0.0625f));
       total[row] = _mm512_fmadd_ps(sums.sum(row), scale, total[row]);
-    }
+    });
     head += layout.group_head;
     scales += Rows;
     offsets += Rows;
