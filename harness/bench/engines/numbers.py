@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.bench.clock import Ratio, speed_ratio
@@ -25,6 +25,7 @@ class Row:
         share: Of the panel's read bandwidth; None likewise.
         megabytes: Of weights that a step reads; None likewise.
         huge: Share of resident memory in huge pages; None where unknown.
+        parts: Seconds of its linears and its head, each run alone.
         error: Why it has no numbers.
         notes: What it says about itself.
     """
@@ -37,6 +38,7 @@ class Row:
     share: float | None = None
     megabytes: float | None = None
     huge: float | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
     error: str = ""
     notes: tuple[str, ...] = ()
 
@@ -124,6 +126,7 @@ def panel_of(line: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Pan
                 share=rates[name] / bandwidth if bandwidth and name in rates else None,
                 megabytes=known["bytes"] / 1e6 if name in rates else None,
                 huge=known["huge_mb"] / known["rss_mb"] if known.get("rss_mb") else None,
+                parts=known.get("parts", {}),
                 notes=_notes(known),
             )
         )

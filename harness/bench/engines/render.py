@@ -100,9 +100,20 @@ def _panel(panel: Panel) -> str:
     shown = [_row(row, columns) for row in rows if row.seconds is not None]
     failed = [f"- {row.variant}: {row.error}" for row in rows if row.seconds is None]
     parts = [head, "; ".join(facts) + ".", table((*columns, "huge pages", "notes"), shown)]
+    split = [_split(row) for row in rows if row.seconds is not None and row.parts]
+    if split:
+        parts.append(table(("where a step's time goes, ms", "linears", "head", "rest"), split))
     if failed:
         parts.append("Not measured:\n\n" + "\n".join(failed))
     return "\n\n".join(parts)
+
+
+def _split(row: Row) -> list[str]:
+    assert row.seconds is not None
+    linears, head = row.parts["linears"], row.parts["head"]
+    rest = row.seconds - linears - head
+    cells = (f"{part * 1e3:.2f} ({part / row.seconds:.0%})" for part in (linears, head, rest))
+    return [f"{row.variant}: {row.seconds * 1e3:.2f}", *cells]
 
 
 def _row(row: Row, columns: Sequence[str]) -> list[str]:
@@ -146,5 +157,7 @@ def _reading(panels: Sequence[Panel]) -> str:
         "MatMul; for deepsparse as QuantizeLinear, MatMulInteger, Cast, Mul, which SparseML made of it; it counts only "
         "if its own analysis of a layer names sparse kernels for every linear. How it stores sparse weights is not "
         "known, so that its rows have no GB/s.\n"
+        "- where a step's time goes: linears and head run by themselves, each after a flush; the rest is attention, "
+        "norms, rotary embedding, the choice of the token, and the call from Python.\n"
         "- kernels: linears alone, no head, from a ring of more than a gigabyte of them."
     )

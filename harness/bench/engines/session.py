@@ -171,6 +171,9 @@ class Session:
                     )
             blocks += 1
             report(time.perf_counter() - began, self.settings.budget, f"{label}: block {blocks}")
+        for name in _measured(steps) if workload.kind == "decode" else ():
+            if name.startswith("ours:"):
+                told[name] |= self._ask(told, name, op="parts", flush=flush) or {}
         self.journal.add(
             {
                 "kind": "panel",

@@ -107,7 +107,9 @@ class LlamaEngine:
         import llama_cpp
 
         self._api, self._shape, self._threads = llama_cpp, shape, threads
+        features = llama_cpp.llama_print_system_info().decode()
         self.notes = ["built from source with GGML_NATIVE", "head quantized too", "not memory-mapped"]
+        self.notes += [] if "AMX_INT8 = 1" in features else ["without AMX, which it would use"]
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         _set(params, "load_mode", llama_cpp.LLAMA_LOAD_MODE_NONE)

@@ -71,10 +71,11 @@ class WeightFile:
         return tensor
 
 
-def tensors(shape: dict[str, Any], sparsity: float, *, integer: bool) -> Iterator[tuple[str, Array]]:
+def tensors(shape: dict[str, Any], sparsity: float, style: str) -> Iterator[tuple[str, Array]]:
     """Everything that goes into the weight file; a layer's matrices are those of the first, its outputs turned round.
 
-    No two layers hold the same bytes: an engine could find that out and keep one copy.
+    No two layers hold the same bytes: an engine could find that out and keep one copy. As in SparseML, `integer` has
+    one scale per matrix, which is multiplied with that of the activations; `qdq` has one per output.
     """
     yield "embedding", embedding_weight(shape)
     layer = dict(layer_weights(shape, sparsity))
@@ -85,7 +86,11 @@ def tensors(shape: dict[str, Any], sparsity: float, *, integer: bool) -> Iterato
     ]
     del layer
     for name, weight in (*everything, ("head", head_weight(shape))):
-        if integer:
+        if style == "integer":
+            scale = np.abs(weight).max() / np.float32(127)
+            yield f"{name}.weight", np.rint(weight / scale).astype(np.int8).T
+            yield f"{name}.scale", np.asarray(scale * _ACTIVATION_SCALE, np.float32)
+        elif style == "qdq":
             codes, scales = per_output_int8(weight)
             yield f"{name}.weight", codes.T
             yield f"{name}.scale", scales
@@ -146,8 +151,7 @@ class Graph:
             return self.add("MatMul", x, self.add("DequantizeLinear", weight, scale, zero, axis=1))
         zero = self.constant(_ACTIVATION_ZERO, np.uint8, "activation_zero")
         summed = self.add("MatMulInteger", x, weight, zero, self.constant(0, np.int8, "weight_zero"))
-        scale = self.constant(_ACTIVATION_SCALE * 0.01, np.float32, "product_scale")
-        return self.add("Mul", self.add("Cast", summed, to=TensorProto.FLOAT), scale)
+        return self.add("Mul", self.add("Cast", summed, to=TensorProto.FLOAT), self.stored(f"{name}.scale"))
 
     def norm(self, x: str, width: int, eps: float) -> str:
         """RMSNorm with weights of one."""
@@ -195,10 +199,10 @@ def write_graph(
         The file, and its inputs in order: name, dimensions, numpy type.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{shape['name']}-{'fp32' if style == 'float' else 'int8'}-{sparsity * 100:.0f}"
+    stem = f"{shape['name']}-{style}-{sparsity * 100:.0f}"
     weights = WeightFile(folder / f"{stem}.bin")
     if not weights.ready():
-        weights.write(tensors(shape, sparsity, integer=style != "float"))
+        weights.write(tensors(shape, sparsity, style))
     graph = Graph(weights, style)
     inputs, outputs = _forward(graph, shape, batch, tokens, past)
     made = helper.make_graph(
@@ -209,7 +213,7 @@ def write_graph(
         graph.initializers,
     )
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)
-    path = folder / f"{stem}-{style}-b{batch}-t{tokens}-p{past}.onnx"
+    path = folder / f"{stem}-b{batch}-t{tokens}-p{past}.onnx"
     onnx.save(model, str(path))
     return path, inputs
 

@@ -93,9 +93,9 @@ class Arena:
 class Native:
     """The native decoder on a whole model; the head is dense, in the number format of the linears."""
 
-    def __init__(self, model: Any, shape: dict[str, Any], cache: str) -> None:
+    def __init__(self, model: Any, matrices: dict[str, Any], shape: dict[str, Any], cache: str) -> None:
         """Nothing is prepared yet."""
-        self._model, self._shape = model, shape
+        self._model, self._matrices, self._shape = model, matrices, shape
         self.notes = [f"keys and values {cache}"]
         self._state: Any = None
         self._rows: list[int] = []
@@ -132,6 +132,17 @@ class Native:
             self._model.forward(self._state, [0], [self._prompt]).argmax(-1)
         else:
             self._tokens = self._model.greedy(self._state, self._rows, self._tokens, steps=1)[:, -1].tolist()
+
+    def parts(self) -> dict[str, Callable[[], None]]:
+        """The linears of all layers, and the head, each by itself."""
+        head = {"lm_head": self._matrices["lm_head"]}
+        layers = {name: matrix for name, matrix in self._matrices.items() if name != "lm_head"}
+        found = {}
+        for name, matrices in (("linears", layers), ("head", head)):
+            alone = Kernels(list(matrices.values()), self._model.threads)
+            alone.prepare("decode", max(1, len(self._rows)), self._context)
+            found[name] = alone.step
+        return found
 
 
 class Kernels:
@@ -243,7 +254,7 @@ def native(
     told |= {"bytes": sum(matrix.nbytes for matrix in matrices.values())}
     # Keys and values in two bytes beside narrow weights, as peers have them.
     cache = "float32" if kind == "f32" else "bfloat16"
-    return Native(NativeModel.build(model, matrices, threads=threads, cache=cache), shape, cache), told
+    return Native(NativeModel.build(model, matrices, threads=threads, cache=cache), matrices, shape, cache), told
 
 
 if __name__ == "__main__":

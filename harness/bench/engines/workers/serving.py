@@ -6,6 +6,7 @@ standard output was at the start (libraries print to standard output themselves)
     {"op": "open", "variant": {...}, "shape": {...}, "threads": 1, "work": DIR}
     {"op": "prepare", "workload": "decode", "batch": 1, "context": 128, "warm_up": 2}
     {"op": "measure", "steps": 4, "flush": FILE or null}
+    {"op": "parts", "flush": FILE or null}
 
 The clock runs over `step` alone. Before each step `flush`, a file larger than the caches, is read from memory, so that
 no engine finds its weights in a cache, however small they are.
@@ -28,6 +29,7 @@ Array = Any  # numpy's array; the peers' numpy differ in what their annotations 
 
 STEPS_BETWEEN_RESETS = 16
 """A decode workload starts again at its context after so many tokens."""
+_PART_REPEATS = 5
 
 
 class Engine(Protocol):
@@ -71,6 +73,8 @@ def serve(open_engine: Callable[[dict[str, Any]], tuple[Engine, dict[str, Any]]]
                 raise RuntimeError("nothing is open")
             elif request["op"] == "prepare":
                 answer = session.prepare(request)
+            elif request["op"] == "parts":
+                answer = session.parts(request["flush"])
             else:
                 answer = session.measure(request["steps"], request["flush"])
         except Exception as error:  # whatever a library raises is a result of the benchmark
@@ -115,6 +119,19 @@ class Session:
             cpu += time.process_time() - cpu_before
             self._since_reset += 1
         return {"seconds": seconds, "cpu": cpu}
+
+    def parts(self, flush: str | None) -> dict[str, Any]:
+        """Seconds of each part of a step that the engine can run by itself, median of a few; empty where none."""
+        calls: dict[str, Callable[[], None]] = getattr(self._engine, "parts", dict)()
+        found: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(_PART_REPEATS):
+            for name, call in calls.items():
+                if flush is not None:
+                    self._empty_caches(flush)
+                before = time.perf_counter()
+                call()
+                found[name].append(time.perf_counter() - before)
+        return {"parts": {name: statistics.median(seconds) for name, seconds in found.items()}}
 
     def _empty_caches(self, flush: str) -> None:
         if self._flush is None:
