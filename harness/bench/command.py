@@ -266,6 +266,9 @@ def engines(
     report: Annotated[
         bool, typer.Option("--report", help="Measure nothing; write the results of what is there.")
     ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure panels anew that are in the journal; the last run counts.")
+    ] = False,
     list_engines: Annotated[bool, typer.Option("--list", help="Print groups and engines, and stop.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -292,7 +295,8 @@ def engines(
         work=(work or cache_directory() / "bench-engines").expanduser().absolute(),
         peers=peers.expanduser().absolute() if peers else None,
         settings=Settings(budget=budget),
-        command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word != '--report')}",
+        command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word not in ('--report', '--again'))}",
+        again=again,
     )
     run_benchmark(plan, measure=not report, quiet=quiet)
     if not quiet:

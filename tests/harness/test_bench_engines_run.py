@@ -102,7 +102,7 @@ def test_native_and_transformers_agree_on_the_same_random_weights() -> None:
     model = torch_worker.skeleton(shape)
     torch_worker.fill(model, shape, "fp32")
     request = {"variant": {"engine": "ours", "kind": "f32", "sparsity": 0.0}, "shape": shape, "threads": 1}
-    engine, told = our_worker.open_engine(request)
+    engine, _ = our_worker.open_engine(request)
     native: Any = engine._model
     state = native.new_state(16)
     ours = native.forward(state, [0], [ids[0].tolist()])
@@ -110,7 +110,7 @@ def test_native_and_transformers_agree_on_the_same_random_weights() -> None:
         theirs = model(input_ids=torch.from_numpy(ids)).logits[0, -1].numpy()
     # The table of ours is bfloat16: an embedding is read by row, not multiplied.
     assert np.corrcoef(ours[0], theirs)[0, 1] > 0.9999
-    assert told["bytes"] == pytest.approx(4 * sum(TINY.parameters), rel=0.01)
+    assert engine.bytes == pytest.approx(4 * sum(TINY.parameters), rel=0.01)
 
 
 def test_a_worker_that_dies_or_hangs_is_an_error_with_its_reason(tmp_path: Path) -> None:

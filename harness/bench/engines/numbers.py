@@ -53,6 +53,7 @@ class Panel:
         bandwidth: Read bandwidth in 1e9 bytes per second: the best of the reader's median and every engine's.
         best: Who achieved it.
         reader: The reader's median and its best pass.
+        moved: How far the reader's block medians lie apart, as a share of the largest: the machine's unrest.
         rows: One per variant.
     """
 
@@ -61,6 +62,7 @@ class Panel:
     bandwidth: float | None
     best: str
     reader: tuple[float, float] | None
+    moved: float | None
     rows: tuple[Row, ...]
 
     def row(self, variant: str) -> Row | None:
@@ -104,9 +106,10 @@ def panel_of(line: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Pan
     best = max(rates, key=lambda name: rates[name]) if rates and reads else ""
     bandwidth = rates[best] if best else None
     passes = [value for each in by_block.get(READER, {}).values() for value in each]
-    reader = None
+    reader = moved = None
     if READER in good:
         reader = (rates[READER], told[READER]["bytes"] / min(passes) / 1e9)
+        moved = 1 - min(good[READER]) / max(good[READER])
     rows = []
     for name, known in told.items():
         if name == READER:
@@ -130,7 +133,7 @@ def panel_of(line: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> Pan
                 notes=_notes(known),
             )
         )
-    return Panel(line, good, bandwidth, best, reader, tuple(rows))
+    return Panel(line, good, bandwidth, best, reader, moved, tuple(rows))
 
 
 def _notes(known: Mapping[str, Any]) -> tuple[str, ...]:

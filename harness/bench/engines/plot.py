@@ -27,9 +27,13 @@ def roofline(panels: Sequence[Panel], title: str) -> str:
     A variant that several panels measured is drawn once, from the panel in which it came nearest to the line.
     """
     best: dict[str, tuple[Row, float]] = {}
+    unknown: dict[str, float] = {}
     for panel in panels:
         for row in panel.rows:
-            if row.seconds is None or row.tokens_per_s is None or row.share is None or panel.bandwidth is None:
+            if row.tokens_per_s is None or panel.bandwidth is None:
+                continue
+            if row.share is None:
+                unknown[row.variant] = max(row.tokens_per_s, unknown.get(row.variant, 0.0))
                 continue
             if row.variant not in best or row.share > (best[row.variant][0].share or 0):
                 best[row.variant] = (row, panel.bandwidth)
@@ -49,12 +53,13 @@ def roofline(panels: Sequence[Panel], title: str) -> str:
     def y(speed: float) -> float:
         return _HEIGHT - _BOTTOM - (math.log(speed) - ys[0]) / (ys[1] - ys[0]) * (_HEIGHT - _TOP - _BOTTOM)
 
+    marks = "filled: sparse, hollow: dense; to the right tokens/s and share of the bandwidth"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
         'font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         _text(_LEFT, 22, title, size=14),
-        _text(_LEFT, 40, "random weights: no skill; filled: sparse, hollow: dense", size=11),
+        _text(_LEFT, 40, f"no skill (random weights); dashed: what {bandwidth:.1f} GB/s allow; {marks}", size=11),
         _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "weights read for a token, MB", anchor="middle"),
         _text(_LEFT - 50, _TOP - 6, "tokens/s", size=11),
     ]
@@ -72,7 +77,6 @@ def roofline(panels: Sequence[Panel], title: str) -> str:
         ends[0] = (bandwidth * 1e3 * batch / top, top)
     (x1, y1), (x2, y2) = ((x(size), y(max(speed, math.exp(ys[0])))) for size, speed in ends)
     parts.append(_line(x1, y1, x2, y2, "#000000", width=1.5, dash="6 3"))
-    parts.append(_text(_WIDTH - _RIGHT - 4, _TOP + 14, f"dashed: {bandwidth:.1f} GB/s", anchor="end", size=11))
     order = sorted(rows, key=lambda row: -(row.tokens_per_s or 0))
     step = min(22.0, (_HEIGHT - _TOP - 24) / max(1, len(order)))
     for index, row in enumerate(order):
@@ -86,6 +90,9 @@ def roofline(panels: Sequence[Panel], title: str) -> str:
         parts.append(_dot(_WIDTH - _RIGHT + 22, line, colour, filled=sparse))
         told = f"{row.variant}: {row.tokens_per_s:.1f}/s, {row.share:.0%}"
         parts.append(_text(_WIDTH - _RIGHT + 32, line + 4, told, size=11))
+    for index, (variant, speed) in enumerate(sorted(unknown.items())):
+        told = f"{variant}: {speed:.1f}/s, size of its weights unknown"
+        parts.append(_text(_LEFT + 8, _HEIGHT - _BOTTOM - 10 - 15 * index, told, size=11))
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 

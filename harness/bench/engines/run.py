@@ -33,6 +33,7 @@ class Plan:
         peers: Folder of the peers' environments; None leaves them out.
         settings: Of all panels.
         command: As it was typed, for the results.
+        again: Measure what is in the journal too; the last run of a panel counts.
     """
 
     shapes: tuple[Shape, ...]
@@ -44,6 +45,7 @@ class Plan:
     peers: Path | None
     settings: Settings
     command: str
+    again: bool = False
 
 
 def sessions(plan: Plan, journal: Journal) -> list[tuple[Session, list[Workload]]]:
@@ -54,7 +56,7 @@ def sessions(plan: Plan, journal: Journal) -> list[tuple[Session, list[Workload]
             for group in plan.groups:
                 session = Session(shape, group, threads, plan.settings, journal, plan.work, plan.peers)
                 possible = [each for each in plan.workloads if group.whole or each.kind == "decode"]
-                missing = session.missing(possible)
+                missing = possible if plan.again else session.missing(possible)
                 if missing:
                     found.append((session, missing))
     return found
@@ -105,6 +107,7 @@ def write_results(panels: Sequence[Panel], plan: Plan) -> dict[str, Any]:
                 "bandwidth": panel.bandwidth,
                 "bandwidth_of": panel.best,
                 "reader": panel.reader,
+                "moved": panel.moved,
                 "rows": [asdict(row) for row in panel.rows],
             }
             for panel in panels

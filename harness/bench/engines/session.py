@@ -22,7 +22,7 @@ from sparsify.files import sha256_json
 READER = Variant("reader", "read")
 _LEAST_BLOCKS = 4
 _MOST_STEPS = 8
-_PROBE_STEPS = 3
+_PROBE_STEPS = 2
 _OPEN_LIMIT_S = 1800.0
 _STEP_LIMIT_S = 900.0
 _SPARE_GB = 1.0
@@ -154,7 +154,9 @@ class Session:
                 for each in (name, READER.name):
                     if each not in steps:
                         continue
-                    answer = self._ask(told, each, op="measure", steps=steps[each], flush=flush)
+                    # What the reader reads is larger than the caches.
+                    empty = None if each == READER.name else flush
+                    answer = self._ask(told, each, op="measure", steps=steps[each], flush=empty)
                     if answer is None:
                         steps.pop(each)
                         continue

@@ -23,6 +23,7 @@ from serving import (
 )
 
 _ROOM = 32
+_BLOCK = 32
 _BLOCK_BYTES = {"q8_0": 34, "q4_0": 18}
 _NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -102,11 +103,12 @@ def _set(params: Any, name: str, value: Any) -> None:
 class LlamaEngine:
     """llama_decode on batches of our own making."""
 
-    def __init__(self, path: Path, shape: dict[str, Any], threads: int) -> None:
+    def __init__(self, path: Path, shape: dict[str, Any], threads: int, size: int) -> None:
         """Load the model into memory of its own, not mapped, so that its own repacking and huge pages can apply."""
         import llama_cpp
 
         self._api, self._shape, self._threads = llama_cpp, shape, threads
+        self.bytes: int | None = size
         features = llama_cpp.llama_print_system_info().decode()
         self.notes = ["built from source with GGML_NATIVE", "head quantized too", "not memory-mapped"]
         self.notes += [] if "AMX_INT8 = 1" in features else ["without AMX, which it would use"]
@@ -186,12 +188,8 @@ def open_engine(request: dict[str, Any]) -> tuple[LlamaEngine, dict[str, Any]]:
     """The engine of an `open` request."""
     kind, shape = request["variant"]["kind"], request["shape"]
     path = model_file(Path(request["work"]) / "gguf", shape, kind, request["threads"])
-    engine = LlamaEngine(path, shape, request["threads"])
-    told = {
-        "bytes": sum(linear_parameters(shape)) // 32 * _BLOCK_BYTES[kind],
-        "versions": versions_of("llama-cpp-python"),
-    }
-    return engine, told
+    size = sum(linear_parameters(shape)) // _BLOCK * _BLOCK_BYTES[kind]
+    return LlamaEngine(path, shape, request["threads"], size), {"versions": versions_of("llama-cpp-python")}
 
 
 if __name__ == "__main__":

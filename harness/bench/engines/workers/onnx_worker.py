@@ -22,6 +22,7 @@ class OnnxEngine:
         """Nothing is prepared yet."""
         self._request, self._compiler, self._style = request, compiler, style
         self.notes: list[str] = []
+        self.bytes: int | None = sum(linear_parameters(request["shape"])) * (4 if style == "float" else 1)
         self._run: Run | None = None
 
     def prepare(self, workload: str, batch: int, context: int) -> None:
@@ -35,6 +36,8 @@ class OnnxEngine:
         )
         values = feeds(inputs, shape)
         self._run = self._compiler(path, values, self._request, self.notes)
+        if sparsity and any("ks_" in note or "sparse" in note for note in self.notes):
+            self.bytes = None  # sparse kernels, and how their weights are stored is the engine's secret
         logits = self._run()
         assert logits.shape == (batch, 1, shape["vocab"]), logits.shape
 
@@ -147,13 +150,7 @@ def open_engine(request: dict[str, Any]) -> tuple[OnnxEngine, dict[str, Any]]:
     # Without this DeepSparse 1.8.0 takes the batch for that of images.
     os.environ["NM_DISABLE_BATCH_OVERRIDE"] = "1"
     style = "float" if kind == "fp32" else "integer" if engine == "deepsparse" else "qdq"
-    # How DeepSparse, and OpenVINO when it does, store sparse weights is their secret: no rate can be said.
-    secret = variant["sparsity"] > 0 and (engine == "deepsparse" or variant["option"] == "sparse")
-    told = {
-        "bytes": None if secret else sum(linear_parameters(request["shape"])) * (4 if kind == "fp32" else 1),
-        "versions": versions_of(engine, "onnx"),
-    }
-    return OnnxEngine(request, COMPILERS[engine], style), told
+    return OnnxEngine(request, COMPILERS[engine], style), {"versions": versions_of(engine, "onnx")}
 
 
 if __name__ == "__main__":

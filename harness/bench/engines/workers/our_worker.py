@@ -96,6 +96,7 @@ class Native:
     def __init__(self, model: Any, matrices: dict[str, Any], shape: dict[str, Any], cache: str) -> None:
         """Nothing is prepared yet."""
         self._model, self._matrices, self._shape = model, matrices, shape
+        self.bytes: int | None = sum(matrix.nbytes for matrix in matrices.values())
         self.notes = [f"keys and values {cache}"]
         self._state: Any = None
         self._rows: list[int] = []
@@ -151,6 +152,7 @@ class Kernels:
     def __init__(self, ring: list[Any], threads: int) -> None:
         """Nothing is prepared yet."""
         self._ring, self._threads = ring, threads
+        self.bytes: int | None = sum(matrix.nbytes for matrix in ring)
         self.notes = ["linears alone, without the head"]
         self._calls: list[Callable[[], Any]] = []
 
@@ -193,6 +195,7 @@ class Reader:
             memory.madvise(mmap.MADV_HUGEPAGE)
         whole = np.frombuffer(memory, dtype=np.uint8)
         start = -whole.ctypes.data % _HUGE
+        self.bytes: int | None = _READ_BYTES
         self.notes: list[str] = []
         self._buffer, self._threads = whole[start : start + _READ_BYTES], threads
         self._buffer[:] = 1
@@ -213,7 +216,7 @@ def open_engine(request: dict[str, Any]) -> tuple[Engine, dict[str, Any]]:
     variant, shape, threads = request["variant"], request["shape"], request["threads"]
     told: dict[str, Any] = {"versions": versions_of("numpy"), "isa": kernels().best_isa()}
     if variant["engine"] == "reader":
-        return Reader(threads), {**told, "bytes": _READ_BYTES}
+        return Reader(threads), told
     sparse = variant["sparsity"] > 0
     layer = {
         name: packed(weight, variant["kind"], sparse=sparse, threads=threads)
@@ -225,8 +228,7 @@ def open_engine(request: dict[str, Any]) -> tuple[Engine, dict[str, Any]]:
         copies = -(-_RING_BYTES // room)
         arena = Arena(copies * room)
         ring = [arena.copy(matrix) for _ in range(copies) for matrix in layer.values()]
-        told |= {"bytes": sum(matrix.nbytes for matrix in ring), "weights": weights * copies}
-        return Kernels(ring, threads), told
+        return Kernels(ring, threads), {**told, "weights": weights * copies}
     return native(layer, shape, variant["kind"], threads, told)
 
 
@@ -251,7 +253,6 @@ def native(
         for name, matrix in layer.items()
     }
     matrices["lm_head"] = arena.copy(head)
-    told |= {"bytes": sum(matrix.nbytes for matrix in matrices.values())}
     # Keys and values in two bytes beside narrow weights, as peers have them.
     cache = "float32" if kind == "f32" else "bfloat16"
     return Native(NativeModel.build(model, matrices, threads=threads, cache=cache), matrices, shape, cache), told

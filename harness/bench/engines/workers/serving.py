@@ -36,9 +36,12 @@ class Engine(Protocol):
     """One engine with its weights in memory.
 
     Attributes:
-        notes: What a reader of the results must know; may grow when a workload is prepared.
+        bytes: What one step reads of its weights; None where nobody knows how it stores them.
+        notes: What a reader of the results must know.
+    Both are final when a workload is prepared.
     """
 
+    bytes: int | None
     notes: list[str]
 
     def prepare(self, workload: str, batch: int, context: int) -> None:
@@ -55,8 +58,7 @@ def serve(open_engine: Callable[[dict[str, Any]], tuple[Engine, dict[str, Any]]]
     """Answer requests until standard input ends.
 
     Args:
-        open_engine: From the `open` request to the engine and what is told of it; `bytes` is what one step reads of
-            its weights, `versions` the packages.
+        open_engine: From the `open` request to the engine, and what it tells: the `versions` of its packages.
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -102,7 +104,8 @@ class Session:
         warm = self.measure(request["warm_up"], None)["seconds"]
         self._engine.reset()
         self._since_reset = 0
-        return {"warm_up": warm, "notes": self._engine.notes, **memory()}
+        told = {"notes": self._engine.notes, "bytes": self._engine.bytes}
+        return {"warm_up": warm, **told, **memory()}
 
     def measure(self, steps: int, flush: str | None) -> dict[str, Any]:
         """Time `steps` steps, each after the caches were emptied."""

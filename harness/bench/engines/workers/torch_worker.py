@@ -117,9 +117,11 @@ def copy_of(linear: nn.Module) -> nn.Module:
 class TorchEngine:
     """Decoding and prefill through transformers."""
 
-    def __init__(self, model: Any, shape: dict[str, Any], *, compiled: bool) -> None:
+    def __init__(self, model: Any, shape: dict[str, Any], kind: str) -> None:
         """Nothing is prepared yet."""
+        compiled = kind.startswith("compile")
         self._model, self._shape, self._compiled = model, shape, compiled
+        self.bytes: int | None = int(sum(linear_parameters(shape)) * _BYTES[kind])
         self.notes: list[str] = ["static cache"] if compiled else []
         self._forward = torch.compile(model.forward, dynamic=False) if compiled else model.forward
         self._cache_name = cache_argument(model)
@@ -183,11 +185,7 @@ def open_engine(request: dict[str, Any]) -> tuple[TorchEngine, dict[str, Any]]:
     torch.manual_seed(0)
     model = skeleton(shape)
     fill(model, shape, kind)
-    told = {
-        "bytes": int(sum(linear_parameters(shape)) * _BYTES[kind]),
-        "versions": versions_of("torch", "transformers"),
-    }
-    return TorchEngine(model, shape, compiled=kind.startswith("compile")), told
+    return TorchEngine(model, shape, kind), {"versions": versions_of("torch", "transformers")}
 
 
 if __name__ == "__main__":
