@@ -49,14 +49,9 @@ Activations* place(const Matrix& m, int64_t rows, Form form, void* scratch) {
 namespace {
 
 // One row in its form, one unit after another.
-void fill_row(const Matrix& m, const float* x, int64_t row, Quantize quantize, RoundPairs round, uint32_t* units,
-              Activations& a) {
+void fill_row(const Matrix& m, const float* x, int64_t row, Quantize quantize, uint32_t* units, Activations& a) {
   if (a.form == Form::floats) {
     std::memcpy(units, x, static_cast<size_t>(m.inputs) * 4);
-    return;
-  }
-  if (a.form == Form::pairs) {
-    round(x, m.inputs, reinterpret_cast<uint16_t*>(units));
     return;
   }
   const bool four = m.value == Value::i4;
@@ -73,16 +68,16 @@ void fill_row(const Matrix& m, const float* x, int64_t row, Quantize quantize, R
 
 }  // namespace
 
-void fill(const Matrix& m, const float* rows_in, int64_t stride, Quantize quantize, RoundPairs round, Activations& a) {
+void fill(const Matrix& m, const float* rows_in, int64_t stride, Quantize quantize, Activations& a) {
   if (a.block == 1) {
     a.lanes[a.units - 1] = 0;  // what pads the last step
     if (a.form == Form::floats) std::fill(a.lanes + m.inputs, a.lanes + a.units, 0u);
-    fill_row(m, rows_in, 0, quantize, round, a.lanes, a);
+    fill_row(m, rows_in, 0, quantize, a.lanes, a);
     return;
   }
   std::vector<uint32_t> units(static_cast<size_t>(a.units), 0);
   for (int64_t row = 0; row < a.rows; ++row) {
-    fill_row(m, rows_in + row * stride, row, quantize, round, units.data(), a);
+    fill_row(m, rows_in + row * stride, row, quantize, units.data(), a);
     uint32_t* to = a.lanes + a.lane(row, 0);
     for (int64_t unit = 0; unit < a.units; ++unit) to[unit * a.block] = units[static_cast<size_t>(unit)];
   }
@@ -116,14 +111,6 @@ int32_t quantize_portable(const float* x, int64_t count, float divisor, float fi
     sum += quantized[i];
   }
   return sum;
-}
-
-void round_pairs_portable(const float* x, int64_t count, uint16_t* rounded) {
-  for (int64_t i = 0; i < count; ++i) {
-    const uint32_t bits = float_bits(x[i]);
-    const bool nan = (bits & 0x7fffffff) > kInfinity;
-    rounded[i] = static_cast<uint16_t>(nan ? bits >> 16 | 64 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-  }
 }
 
 }  // namespace sparsebench

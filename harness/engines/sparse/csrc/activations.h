@@ -6,8 +6,8 @@
 
 namespace sparsebench {
 
-// What one 32-bit unit of a row holds: a float32, two bfloat16, or four int8.
-enum class Form : uint32_t { floats, pairs, bytes };
+// What one 32-bit unit of a row holds: a float32, or four int8.
+enum class Form : uint32_t { floats, bytes };
 
 constexpr int64_t kManyRows = 12;  // rows side by side when there are more than kFewRows
 
@@ -39,15 +39,10 @@ struct Activations {
 // not finite makes the scale NaN, and so the results. Returns the sum of the quantized values.
 using Quantize = int32_t (*)(const float* x, int64_t count, float divisor, float fixed, int8_t* quantized,
                              float* scale);
-// bfloat16 of `count` values, nearest even.
-using RoundPairs = void (*)(const float* x, int64_t count, uint16_t* rounded);
-
 int32_t quantize_portable(const float* x, int64_t count, float divisor, float fixed, int8_t* quantized, float* scale);
-void round_pairs_portable(const float* x, int64_t count, uint16_t* rounded);
 
 size_t activation_bytes(const Matrix& matrix, int64_t rows);
 Activations* place(const Matrix& matrix, int64_t rows, Form form, void* scratch);
-void fill(const Matrix& matrix, const float* rows_in, int64_t stride, Quantize quantize, RoundPairs round,
-          Activations& activations);
+void fill(const Matrix& matrix, const float* rows_in, int64_t stride, Quantize quantize, Activations& activations);
 
 }  // namespace sparsebench

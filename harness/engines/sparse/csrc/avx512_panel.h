@@ -29,18 +29,18 @@ struct Dot<Form::floats> {
 template <>
 struct Dot<Form::bytes> {
   using Sum = __m512i;
-  static Sum add(Sum sum, __m512i weights, __m512i x) { return _mm512_dpbusd_epi32(sum, weights, x); }
+  static Sum add(Sum sum, __m512i weights, __m512i x) { return add_bytes(sum, weights, x); }
 };
 
 template <Form F, int Tiles, int Rows>
-static inline void dot(typename Dot<F>::Sum (&sums)[Tiles][Rows], const uint8_t* panel, const uint32_t* x,
+SPARSEBENCH_INLINE static inline void dot(typename Dot<F>::Sum (&sums)[Tiles][Rows], const uint8_t* panel, const uint32_t* x,
                        int64_t units) {
   for (int64_t unit = 0; unit < units; ++unit, x += kManyRows, panel += Tiles * kStepBytes) {
     __m512i weights[Tiles];
-    repeat<Tiles>([&](auto tile) { weights[tile] = _mm512_load_si512(panel + tile * kStepBytes); });
-    repeat<Rows>([&](auto row) {
+    repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE { weights[tile] = _mm512_load_si512(panel + tile * kStepBytes); });
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
       const __m512i value = _mm512_set1_epi32(static_cast<int>(x[row]));
-      repeat<Tiles>([&](auto tile) { sums[tile][row] = Dot<F>::add(sums[tile][row], weights[tile], value); });
+      repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE { sums[tile][row] = Dot<F>::add(sums[tile][row], weights[tile], value); });
     });
   }
 }
@@ -61,18 +61,18 @@ struct Target {
 
 // Calls body(tile, row) for all sums, with constants.
 template <int Tiles, int Rows, class Body>
-static inline void each(const Body& body) {
-  repeat<Rows>([&](auto row) { repeat<Tiles>([&](auto tile) { body(tile, row); }); });
+SPARSEBENCH_INLINE static inline void each(const Body& body) {
+  repeat<Rows>([&](auto row) SPARSEBENCH_INLINE { repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE { body(tile, row); }); });
 }
 
 // Sums come and go through memory, so that the compiler has nothing to keep in registers but this loop.
 template <Form F, int Tiles, int Rows>
-SPARSEBENCH_FLAT void add_products(typename Dot<F>::Sum* memory, const uint8_t* panel, const uint32_t* x,
+__attribute__((noinline)) void add_products(typename Dot<F>::Sum* memory, const uint8_t* panel, const uint32_t* x,
                                    int64_t units) {
   typename Dot<F>::Sum sums[Tiles][Rows];
-  each<Tiles, Rows>([&](auto tile, auto row) { sums[tile][row] = memory[row * Tiles + tile]; });
+  each<Tiles, Rows>([&](auto tile, auto row) SPARSEBENCH_INLINE { sums[tile][row] = memory[row * Tiles + tile]; });
   dot<F, Tiles, Rows>(sums, panel, x, units);
-  each<Tiles, Rows>([&](auto tile, auto row) { memory[row * Tiles + tile] = sums[tile][row]; });
+  each<Tiles, Rows>([&](auto tile, auto row) SPARSEBENCH_INLINE { memory[row * Tiles + tile] = sums[tile][row]; });
 }
 
 template <Form F, int Tiles, int Rows>
@@ -107,11 +107,11 @@ void plain_rows(const uint8_t* panel, const uint32_t* x, int64_t units, const Ta
 
 // The groups of int4 that a panel holds: integers within a group, floats across them.
 template <int Tiles>
-SPARSEBENCH_FLAT void grouped_rows(const uint8_t* panel, const uint32_t* x, int64_t groups, int64_t group_units,
+void grouped_rows(const uint8_t* panel, const uint32_t* x, int64_t groups, int64_t group_units,
                   const uint8_t* const (&heads)[2], int64_t group_head, bool wide, const Target& to) {
   constexpr int kRows = kGroupRows;
   __m512 total[Tiles][kRows];
-  each<Tiles, kRows>([&](auto tile, auto row) {
+  each<Tiles, kRows>([&](auto tile, auto row) SPARSEBENCH_INLINE {
     const bool fresh = to.start || row >= to.rows;
     total[tile][row] = fresh ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(to.outputs[tile], to.at(tile, row));
   });
@@ -119,11 +119,11 @@ SPARSEBENCH_FLAT void grouped_rows(const uint8_t* panel, const uint32_t* x, int6
   const int32_t* offsets = to.offsets;
   for (int64_t group = 0; group < groups; ++group) {
     __m512i sums[Tiles][kRows];
-    each<Tiles, kRows>([&](auto tile, auto row) { sums[tile][row] = _mm512_set1_epi32(offsets[row]); });
+    each<Tiles, kRows>([&](auto tile, auto row) SPARSEBENCH_INLINE { sums[tile][row] = _mm512_set1_epi32(offsets[row]); });
     dot<Form::bytes, Tiles, kRows>(sums, panel, x, group_units);
-    repeat<Tiles>([&](auto tile) {
+    repeat<Tiles>([&](auto tile) SPARSEBENCH_INLINE {
       const __m512 weight_scales = group_scales(heads[tile] + group * group_head, wide);
-      repeat<kRows>([&](auto row) {
+      repeat<kRows>([&](auto row) SPARSEBENCH_INLINE {
         const __m512 scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row] * 0.0625f));
         total[tile][row] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sums[tile][row]), scale, total[tile][row]);
       });
@@ -133,7 +133,7 @@ SPARSEBENCH_FLAT void grouped_rows(const uint8_t* panel, const uint32_t* x, int6
     scales += kManyRows;
     offsets += kManyRows;
   }
-  each<Tiles, kRows>([&](auto tile, auto row) {
+  each<Tiles, kRows>([&](auto tile, auto row) SPARSEBENCH_INLINE {
     if (row < to.rows) _mm512_mask_storeu_ps(to.at(tile, row), to.outputs[tile], total[tile][row]);
   });
 }

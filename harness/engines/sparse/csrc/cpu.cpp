@@ -29,7 +29,7 @@ uint64_t saved_state() {
 
 Cpu detect() {
   Cpu found;
-  const Leaf basic(1, 0), extended(7, 0), more(7, 1);
+  const Leaf basic(1, 0), extended(7, 0);
   if (!bit(basic.ecx, 27)) return found;  // OSXSAVE
   const uint64_t state = saved_state();
   const bool ymm = (state & 0x6) == 0x6;
@@ -38,7 +38,6 @@ Cpu detect() {
   found.avx2 = ymm && fma && popcnt && bit(extended.ebx, 5);
   found.avx512 = found.avx2 && zmm && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) &&
                  bit(extended.ebx, 31) && bit(extended.ecx, 6) && bit(extended.ecx, 11);
-  found.avx512_bf16 = found.avx512 && bit(more.eax, 5);
   return found;
 }
 #else

@@ -6,7 +6,6 @@ namespace sparsebench {
 struct Cpu {
   bool avx2 = false;         // with FMA
   bool avx512 = false;       // F, BW, DQ, VL, VBMI2, VNNI
-  bool avx512_bf16 = false;
 };
 
 const Cpu& cpu();

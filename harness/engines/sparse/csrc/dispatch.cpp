@@ -12,6 +12,7 @@ namespace {
 const Kernels& kernels(Isa isa) {
 #ifdef SPARSEBENCH_X86
   if (isa >= Isa::avx512) return avx512_kernels();
+  if (isa == Isa::avx2) return avx2_kernels();
 #endif
   (void)isa;
   return scalar_kernels();
@@ -42,7 +43,7 @@ const char* isa_name(Isa isa) {
 bool supports(Isa isa) {
   switch (isa) {
     case Isa::scalar: return true;
-    case Isa::avx2: return false;
+    case Isa::avx2: return cpu().avx2;
     case Isa::avx512: return cpu().avx512;
     case Isa::amx: return false;
   }
@@ -58,9 +59,8 @@ const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t r
                            Isa isa) {
   const Kernels& with = kernels(isa);
   const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
-  const bool pairs = matrix.value == Value::bf16 && rows > kFewRows && with.pairs;
-  Activations* activations = place(matrix, rows, integers ? Form::bytes : pairs ? Form::pairs : Form::floats, scratch);
-  fill(matrix, rows_in, stride, with.quantize, with.round, *activations);
+  Activations* activations = place(matrix, rows, integers ? Form::bytes : Form::floats, scratch);
+  fill(matrix, rows_in, stride, with.quantize, *activations);
   return activations;
 }
 

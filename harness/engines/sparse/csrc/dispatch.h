@@ -7,13 +7,12 @@ namespace sparsebench {
 
 struct Kernels {
   Quantize quantize;
-  RoundPairs round;
-  bool pairs;  // bfloat16 weights multiply many rows of activations rounded to bfloat16
   void (*multiply)(const Matrix& matrix, const Activations& activations, int64_t first, int64_t last, float* y,
                    int64_t stride);
 };
 
 const Kernels& scalar_kernels();
-const Kernels& avx512_kernels();  // only where the processor has it
+const Kernels& avx2_kernels();    // these only where the processor has them
+const Kernels& avx512_kernels();
 
 }  // namespace sparsebench

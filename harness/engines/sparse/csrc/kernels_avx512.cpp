@@ -1,6 +1,5 @@
 // The table of the AVX-512 kernels; compiled without their flags.
 #include "activations_avx512.h"
-#include "cpu.h"
 #include "dispatch.h"
 #include "matmul_avx512.h"
 #include "pack.h"
@@ -11,16 +10,13 @@ namespace {
 void multiply(const Matrix& m, const Activations& a, int64_t first, int64_t last, float* y, int64_t stride) {
   if (a.rows <= kFewRows) return multiply_few_avx512(m, a, first, last, y, stride);
   const Buffer scratch(panel_bytes_avx512(m, last - first));
-  if (a.form == Form::pairs)
-    multiply_many_avx512_bf16(m, a, first, last, y, stride, scratch.data());
-  else
-    multiply_many_avx512(m, a, first, last, y, stride, scratch.data());
+  multiply_many_avx512(m, a, first, last, y, stride, scratch.data());
 }
 
 }  // namespace
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{quantize_avx512, round_pairs_avx512, false, multiply};
+  static const Kernels kernels{quantize_avx512, multiply};
   return kernels;
 }
 

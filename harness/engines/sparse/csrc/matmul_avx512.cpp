@@ -35,11 +35,11 @@ struct Sums<Value::f32, Rows> {
   __m512 sum[2][Rows];  // even and odd steps, for two chains of additions
 
   Sums(const Job&) {
-    repeat<Rows>([&](auto row) { sum[0][row] = sum[1][row] = _mm512_setzero_ps(); });
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE { sum[0][row] = sum[1][row] = _mm512_setzero_ps(); });
   }
   template <int Odd>
   void add(__m512i weights, const uint32_t* x) {
-    repeat<Rows>([&](auto row) {
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
       sum[Odd][row] = _mm512_fmadd_ps(_mm512_castsi512_ps(weights), broadcast(x + row), sum[Odd][row]);
     });
   }
@@ -52,12 +52,12 @@ struct Sums<Value::bf16, Rows> {
   __m512 sum[2][Rows];  // even and odd inputs
 
   Sums(const Job&) {
-    repeat<Rows>([&](auto row) { sum[0][row] = sum[1][row] = _mm512_setzero_ps(); });
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE { sum[0][row] = sum[1][row] = _mm512_setzero_ps(); });
   }
   template <int>
   void add(__m512i weights, const uint32_t* x) {
     const __m512 low = low_half(weights), high = high_half(weights);
-    repeat<Rows>([&](auto row) {
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
       sum[0][row] = _mm512_fmadd_ps(low, broadcast(x + row), sum[0][row]);
       sum[1][row] = _mm512_fmadd_ps(high, broadcast(x + Rows + row), sum[1][row]);
     });
@@ -72,7 +72,7 @@ struct Sums<Value::i8, Rows> {
   __m512i sum[kChains][Rows];
 
   Sums(const Job& job) {
-    repeat<Rows>([&](auto row) {
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
       sum[0][row] = _mm512_set1_epi32(job.offsets[row]);
       if (kChains == 2) sum[kChains - 1][row] = _mm512_setzero_si512();
     });
@@ -80,8 +80,8 @@ struct Sums<Value::i8, Rows> {
   template <int Odd>
   void add(__m512i weights, const uint32_t* x) {
     constexpr int kChain = Odd % kChains;
-    repeat<Rows>([&](auto row) {
-      sum[kChain][row] = _mm512_dpbusd_epi32(sum[kChain][row], weights, broadcast_bytes(x + row));
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
+      sum[kChain][row] = add_bytes(sum[kChain][row], weights, broadcast_bytes(x + row));
     });
   }
   __m512 result(const Job& job, int64_t tile, int row) const {
@@ -95,13 +95,13 @@ struct Sums<Value::i8, Rows> {
 template <int Rows, class Result>
 void store(const Job& job, int64_t tile, const Result& result) {
   const __mmask16 outputs = outputs_of(job.m, tile);
-  repeat<Rows>([&](auto row) {
+  repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
     if (row < job.rows) _mm512_mask_storeu_ps(job.y + row * job.stride + tile * kTile, outputs, result(row));
     });
 }
 
 template <Value V, bool Sparse, int Rows>
-SPARSEBENCH_FLAT void plain_tile(const Job& job, int64_t tile) {
+void plain_tile(const Job& job, int64_t tile) {
   constexpr int64_t kMask = Sparse ? mask_bytes(V) : 0;
   constexpr int64_t kUnit = Sums<V, Rows>::kUnits * Rows;
   const uint8_t* mask = job.m.data + job.m.offsets[tile];
@@ -139,7 +139,7 @@ struct Group {
   __m512i even[Rows], odd[Rows];
 
   explicit Group(const int32_t* offsets) {
-    repeat<Rows>([&](auto row) {
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
       even[row] = _mm512_setzero_si512();
       odd[row] = _mm512_set1_epi32(offsets[row]);
     });
@@ -148,9 +148,9 @@ struct Group {
     prefetch(steps.at());
     const __m512i low = steps.template next<0>(mask);
     const __m512i high = steps.template next<1>(mask + kMask);
-    repeat<Rows>([&](auto row) {
-      even[row] = _mm512_dpbusd_epi32(even[row], low, broadcast_bytes(x + row));
-      odd[row] = _mm512_dpbusd_epi32(odd[row], high, broadcast_bytes(x + Rows + row));
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
+      even[row] = add_bytes(even[row], low, broadcast_bytes(x + row));
+      odd[row] = add_bytes(odd[row], high, broadcast_bytes(x + Rows + row));
     });
   }
   __m512 sum(int row) const {
@@ -159,7 +159,7 @@ struct Group {
 };
 
 template <bool Sparse, int Rows>
-SPARSEBENCH_FLAT void grouped_tile(const Job& job, int64_t tile) {
+void grouped_tile(const Job& job, int64_t tile) {
   constexpr int64_t kMask = Group<Sparse, Rows>::kMask;
   constexpr int64_t kPairs = 4;  // of an unrolled loop: the smallest common group has 32 inputs
   const Layout layout = job.layout;
@@ -170,7 +170,7 @@ SPARSEBENCH_FLAT void grouped_tile(const Job& job, int64_t tile) {
   const float* scales = job.scales;
   const int32_t* offsets = job.offsets;
   __m512 total[Rows];
-  repeat<Rows>([&](auto row) { total[row] = _mm512_setzero_ps(); });
+  repeat<Rows>([&](auto row) SPARSEBENCH_INLINE { total[row] = _mm512_setzero_ps(); });
   for (int64_t group = 0; group < layout.groups; ++group) {
     for (int64_t at = 0; at < layout.group_head; at += 64) prefetch(head + at);
     Group<Sparse, Rows> sums(offsets);
@@ -188,7 +188,7 @@ SPARSEBENCH_FLAT void grouped_tile(const Job& job, int64_t tile) {
       x += 2 * Rows;
     }
     const __m512 weight_scales = group_scales(head, wide);
-    repeat<Rows>([&](auto row) {
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
       const __m512 scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row] * 0.0625f));
       total[row] = _mm512_fmadd_ps(sums.sum(row), scale, total[row]);
     });
