@@ -115,13 +115,18 @@ def test_threads_and_sparse_packing_change_no_bit(name: str) -> None:
         assert np.array_equal(results[0], other)
 
 
+@pytest.mark.parametrize("name", ["gemma2", "mpt", "llama-gelu", "qwen3"])
 @pytest.mark.parametrize("isa", isas())
-def test_every_instruction_set(isa: str) -> None:
-    model = kit.make_model("gemma2")
+def test_every_instruction_set(isa: str, name: str) -> None:
+    model = kit.make_model(name)
     decoder, tokens = kit.native(model), kit.tokens_for(model, 40)
+    wanted = kit.reference(model, tokens)
     state = decoder.new_state(40)
-    logits = state.forward([0], [tokens], keep=40, isa=isa)
-    np.testing.assert_allclose(logits, kit.reference(model, tokens), **TOLERANCE)
+    np.testing.assert_allclose(state.forward([0], [tokens], keep=40, isa=isa), wanted, **TOLERANCE)
+    state.truncate(0, 39)
+    assert state.greedy([0], tokens[-1:], steps=1, isa=isa) == wanted[-1].argmax()
+    rounded = kit.native(model, cache="bfloat16").new_state(40).forward([0], [tokens], keep=40, isa=isa)
+    assert np.abs(rounded - wanted).max() < 0.03 * np.abs(wanted).max()
 
 
 def test_bfloat16_cache_is_close_and_half_as_large() -> None:

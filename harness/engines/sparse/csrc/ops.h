@@ -1,6 +1,5 @@
 // What a decoder computes between its matrices, on float32 vectors: norms, gates, rotary embedding, attention.
-// Compiled once per instruction set from ops.inc; every set takes sums in the same order, so they differ only where one
-// has a fused multiply-add and another has not.
+// Compiled once per instruction set from ops.inc; the sets differ by the order of sums and by fused multiply-adds.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +11,7 @@ namespace sparsebench {
 
 enum class Activation : uint32_t { silu = 0, gelu_tanh = 1, gelu = 2, relu = 3 };
 
-constexpr int64_t kLanes = 16;    // floats of a vector
+constexpr int64_t kLanes = 16;    // tokens of a block of keys; whole vectors of every instruction set
 constexpr int64_t kPage = 64;     // tokens of a cache page
 constexpr int kQueries = 8;       // queries that one call of `attend` serves
 constexpr int64_t round_to(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }

@@ -1,4 +1,5 @@
 #define SPARSEBENCH_OPS ops_scalar
+#define SPARSEBENCH_WIDTH 4
 #include "ops.inc"
 
 namespace sparsebench {

@@ -2,14 +2,11 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 
 #include "threads.h"
 
 namespace sparsebench {
 namespace {
-
-constexpr std::align_val_t kAlignment{64};
 
 // Rows of a buffer start this far apart: a width that is a power of two would send a column to one set of the cache.
 constexpr int64_t stride_of(int64_t width) { return round_to(width, kLanes) + kLanes; }
@@ -132,7 +129,7 @@ void Pass::allocate(Scratch& scratch) {
   const int64_t results = static_cast<int64_t>(kept.size());
   const auto room_for = [&](Scratch::Rows& room, int64_t count, size_t prepared) {
     return Rows{room.x.floats(count * hidden_stride), room.normed.floats(count * hidden_stride),
-                static_cast<uint8_t*>(room.prepared.bytes(prepared))};
+                room.prepared.bytes(prepared)};
   };
   // The rows that are left after the last attention may be few although the pass began with many.
   if (rows > kFewRows) shared = room_for(scratch.shared, rows, std::max(bytes(rows), results ? bytes(results) : 0));
@@ -155,7 +152,8 @@ void Pass::allocate(Scratch& scratch) {
 class Worker {
  public:
   Worker(Pass& pass, int rank) : pass_(pass), decoder_(pass.decoder), ops_(pass.ops), rank_(rank) {}
-  void run();
+  // Nothing throws on the way: a thread that left would keep the others waiting at the barrier.
+  void run() noexcept;
 
  private:
   struct Target {
@@ -197,7 +195,7 @@ class Worker {
   const Activations* prepared_[kInputs] = {};
 };
 
-void Worker::run() {
+void Worker::run() noexcept {
   start();
   const float* delta = nullptr;
   const Norm* delta_norm = nullptr;
@@ -486,16 +484,12 @@ void Worker::write_logits() {
 
 }  // namespace
 
-void Room::Release::operator()(uint8_t* memory) const { ::operator delete(memory, kAlignment); }
-
-void* Room::bytes(size_t wanted) {
-  if (wanted > size_) {
+uint8_t* Room::bytes(size_t wanted) {
+  if (!memory_ || wanted > memory_->size()) {
     memory_.reset();
-    size_ = 0;
-    memory_.reset(static_cast<uint8_t*>(::operator new(wanted, kAlignment)));
-    size_ = wanted;
+    memory_ = std::make_unique<Buffer>(std::max<size_t>(wanted, 64));
   }
-  return memory_.get();
+  return memory_->data();
 }
 
 void run_pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,

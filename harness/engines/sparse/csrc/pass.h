@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "decoder.h"
+#include "pack.h"
 
 namespace sparsebench {
 
@@ -17,18 +18,16 @@ struct Item {
   int64_t token = 0;
 };
 
-// Memory that only grows, aligned to cache lines; what was in it is lost when it grows.
+// Memory that only grows; what was in it is lost when it grows.
 class Room {
  public:
-  void* bytes(size_t wanted);
-  float* floats(int64_t wanted) { return static_cast<float*>(bytes(static_cast<size_t>(wanted) * sizeof(float))); }
+  uint8_t* bytes(size_t wanted);
+  float* floats(int64_t wanted) {
+    return reinterpret_cast<float*>(bytes(static_cast<size_t>(wanted) * sizeof(float)));
+  }
 
  private:
-  struct Release {
-    void operator()(uint8_t* memory) const;
-  };
-  std::unique_ptr<uint8_t, Release> memory_;
-  size_t size_ = 0;
+  std::unique_ptr<Buffer> memory_;
 };
 
 // Working memory of a state, kept from pass to pass.
