@@ -138,7 +138,7 @@ def test_a_wrong_option_is_an_error_that_names_it(tmp_path: Path, options: list[
 
 def test_the_list_needs_nothing(tmp_path: Path) -> None:
     result = CliRunner().invoke(bench_app, ["engines", "--out", str(tmp_path), "--list", "--engines", "torch:*"])
-    assert result.exit_code == 0 and "bfloat16: torch:bf16, torch:compile-bf16" in result.output
+    assert result.exit_code == 0 and "compile: torch:compile-bf16, torch:compile-fp32, torch:bf16" in result.output
     assert not list(tmp_path.iterdir())
 
 

@@ -178,7 +178,7 @@ def groups(sparsities: Sequence[int]) -> tuple[Group, ...]:
                 *ours("i8", "i4"),
             ),
         ),
-        Group("bfloat16", (Variant("torch", "bf16"), Variant("torch", "compile-bf16"), *ours("bf16"), anchor)),
+        Group("bfloat16", (Variant("torch", "bf16"), *ours("bf16"), anchor)),
         Group("kernels-float", kernels("f32", "bf16")),
         Group("kernels-integer", kernels("i8", "i4")),
         Group(
@@ -192,7 +192,15 @@ def groups(sparsities: Sequence[int]) -> tuple[Group, ...]:
             ),
         ),
         Group("deepsparse", (Variant("deepsparse", "fp32", sparse), Variant("ours", "f32", sparse), anchor)),
-        Group("compile-fp32", (Variant("torch", "compile-fp32"), Variant("torch", "fp32"), anchor)),
+        # Compiling takes minutes: apart from what is measured again and again.
+        Group(
+            "compile",
+            (
+                *(Variant("torch", kind) for kind in ("compile-bf16", "compile-fp32", "bf16")),
+                Variant("ours", "bf16", sparse),
+                anchor,
+            ),
+        ),
     )
     return tuple(Group(group.name, tuple(dict.fromkeys(group.variants))) for group in found)
 
