@@ -101,6 +101,9 @@ class Decoder:
     def state(self, *, rows: int, capacity: int, bf16: bool = False) -> State: ...
 
 class State:
+    timed: bool
+    @property
+    def seconds(self) -> dict[str, float]: ...
     @property
     def lengths(self) -> list[int]: ...
     @property

@@ -120,16 +120,14 @@ def _window(config: Any, index: int) -> int:
 
 
 def _llama(model: Any, linears: _Linears) -> dict[str, Any]:
-    """Llama and its kin: RMS norms, rotary embedding, gated MLP; Gemma 2 also has norms behind both blocks."""
+    """Llama and its kin: RMS norms, rotary embedding, gated MLP; Gemma 2 and 3 also have norms behind both blocks."""
     config, base = model.config, model.model
     if getattr(config, "use_bidirectional_attention", False):
         raise Unsupported("bidirectional attention")
-    rotary = base.rotary_emb
-    if rotary.rope_type not in ROPE_TYPES:
-        raise Unsupported(f"rotary embedding of type {rotary.rope_type}")
     attention, mlp = base.layers[0].self_attn, base.layers[0].mlp
+    rotaries = _rotaries(base.rotary_emb)
     plus_one = config.model_type.startswith("gemma")
-    sandwich = config.model_type == "gemma2"
+    sandwich = config.model_type in ("gemma2", "gemma3_text")
 
     def norm(module: Any) -> Norm:
         return _rms_norm(module, plus_one=plus_one)
@@ -145,7 +143,7 @@ def _llama(model: Any, linears: _Linears) -> dict[str, Any]:
             "mlp_output_norm": norm(module.post_feedforward_layernorm) if sandwich else None,
             "query_norm": norm(module.self_attn.q_norm) if hasattr(module.self_attn, "q_norm") else None,
             "key_norm": norm(module.self_attn.k_norm) if hasattr(module.self_attn, "k_norm") else None,
-            "rotary": 0,
+            "rotary": list(rotaries).index(config.layer_types[index]) if len(rotaries) > 1 else 0,
             "window": _window(config, index),
         }
 
@@ -165,9 +163,22 @@ def _llama(model: Any, linears: _Linears) -> dict[str, Any]:
         "embedding": _table(base.embed_tokens.weight),
         "final_norm": norm(base.norm),
         "head": linears.one("lm_head", model.lm_head),
-        "rotaries": [(_vector(rotary.inv_freq), float(rotary.attention_scaling))],
+        "rotaries": list(rotaries.values()),
         "layers": [layer(index, module) for index, module in enumerate(base.layers)],
     }
+
+
+def _rotaries(module: Any) -> dict[str, tuple[Floats, float]]:
+    """Frequencies and scale as transformers computed them, by the type of layer where they differ (Gemma 3)."""
+    kinds = module.rope_type if isinstance(module.rope_type, dict) else {"": module.rope_type}
+    rotaries = {}
+    for layer_type, kind in kinds.items():
+        if kind not in ROPE_TYPES:
+            raise Unsupported(f"rotary embedding of type {kind}")
+        prefix = f"{layer_type}_" if layer_type else ""
+        scale = float(getattr(module, f"{prefix}attention_scaling"))
+        rotaries[layer_type] = (_vector(getattr(module, f"{prefix}inv_freq")), scale)
+    return rotaries
 
 
 def _llama_attention(prefix: str, attention: Any, config: Any, linears: _Linears) -> dict[str, Linear]:
@@ -287,7 +298,7 @@ def _plain_layer(attention_norm: Norm, mlp_norm: Norm) -> dict[str, Any]:
 
 # Model types whose every part is known. Others may look alike and differ in a factor.
 STRUCTURES: dict[str, Callable[[Any, _Linears], dict[str, Any]]] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2"), _llama),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"), _llama),
     "opt": _opt,
     "mpt": _mpt,
 }

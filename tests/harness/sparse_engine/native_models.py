@@ -49,6 +49,10 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
     "opt-gelu": ("opt", {"ffn_dim": 80, "word_embed_proj_dim": 48, "activation_function": "gelu"}),
     "mpt": ("mpt", {"d_model": 48, "n_heads": 3, "n_layers": 2, "max_seq_len": 256}),
     "gemma": ("gemma", {}),
+    "gemma3": (
+        "gemma3_text",
+        {"sliding_window": 11, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
+    ),
     "gemma2": ("gemma2", {"sliding_window": 19, "query_pre_attn_scalar": 20, "final_logit_softcapping": 3.0}),
 }
 

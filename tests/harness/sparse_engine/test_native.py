@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,16 +142,53 @@ def test_bfloat16_cache_is_close_and_half_as_large() -> None:
     assert small_state.bytes * 2 == exact_state.bytes
 
 
+def pack_as(kind: str, module: torch.nn.Linear, *, sparse: bool) -> Matrix:
+    """Packs a linear and gives it the weights that were packed."""
+    weight = module.weight.detach()
+    if kind == "f32":
+        matrix = Matrix.pack(kit.as_array(weight), kind, sparse=sparse)
+    elif kind == "bf16":
+        bits = weight.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+        matrix = Matrix.pack(bits, kind, sparse=sparse)
+    else:
+        group = weight.shape[1] if kind == "i8" else 16
+        blocks = weight.unflatten(1, (-1, group))
+        scale = blocks.abs().amax(2, keepdim=True) / (127 if kind == "i8" else 7)
+        whole = (blocks / scale).round().flatten(1).to(torch.int8).numpy()
+        scales = np.ascontiguousarray(kit.as_array(scale)[:, 0, 0] if kind == "i8" else kit.as_array(scale)[:, :, 0])
+        matrix = Matrix.pack(whole, kind, sparse=sparse, scales=scales, group=0 if kind == "i8" else group)
+    module.weight.data = torch.from_numpy(matrix.unpack())
+    return matrix
+
+
 def test_bfloat16_weights_and_embedding() -> None:
     model = kit.make_model("qwen2").to(torch.bfloat16)
-    matrices = {
-        name: Matrix.pack(module.weight.detach().view(torch.int16).numpy().view(np.uint16), "bf16", sparse=True)
-        for name, module in kit.linears(model).items()
-    }
+    matrices = {name: pack_as("bf16", module, sparse=True) for name, module in kit.linears(model).items()}
     decoder = NativeModel.build(model, matrices, threads=1)
-    tokens = kit.tokens_for(model, 12)  # few rows: activations stay float32
-    logits = decoder.forward(decoder.new_state(12), [0], [tokens], keep=12)
+    tokens = kit.tokens_for(model, 40)
+    logits = decoder.forward(decoder.new_state(40), [0], [tokens], keep=40)
     np.testing.assert_allclose(logits, kit.reference(model.float(), tokens), **TOLERANCE)
+
+
+@pytest.mark.parametrize(("kinds", "error"), [(("f32", "bf16"), 1e-5), (("i8", "f32", "i4", "bf16", "i4"), 0.05)])
+def test_matrices_of_several_kinds_that_share_an_input(kinds: tuple[str, ...], error: float) -> None:
+    model = kit.make_model("llama")
+    matrices = {
+        name: pack_as(kinds[at % len(kinds)], module, sparse=bool(at % 3))
+        for at, (name, module) in enumerate(kit.linears(model).items())
+    }
+    tokens = kit.tokens_for(model, 40)
+    wanted = kit.reference(model, tokens)
+    results = []
+    for threads in (1, 2):
+        decoder = NativeModel.build(model, matrices, threads=threads)
+        state = decoder.new_state(40)
+        logits = [decoder.forward(state, [0], [tokens[:30]], keep=30)]
+        logits += [decoder.forward(state, [0], [[token]]) for token in tokens[30:]]
+        results.append(np.concatenate(logits))
+    # Integer weights round their activations, so they are near the float model, not equal.
+    assert np.abs(results[0] - wanted).max() < error * np.abs(wanted).max()
+    assert np.array_equal(*results)
 
 
 def test_int8_equals_torch_with_the_same_rounding() -> None:
@@ -254,6 +292,26 @@ def test_greedy_in_one_call_equals_steps() -> None:
         for token in chosen[row]:
             assert int(kit.reference(model, text)[-1].argmax()) == token
             text.append(int(token))
+
+
+def test_timed_passes_say_where_the_time_went() -> None:
+    model = kit.make_model("llama")
+    decoder, tokens = kit.native(model, threads=2), kit.tokens_for(model, 100)
+    state = decoder.new_state(100)
+    decoder.forward(state, [0], [tokens[:50]])
+    assert not any(state.seconds.values())
+    state.timed = True
+    start = time.perf_counter()
+    decoder.forward(state, [0], [tokens[50:]])
+    wall = time.perf_counter() - start
+    assert set(state.seconds) == {"matrices", "attention", "other", "waiting"}
+    assert all(value > 0 for value in state.seconds.values())
+    assert sum(state.seconds.values()) < wall
+    state.timed = False
+    before = state.seconds
+    state.truncate(0, 50)
+    decoder.forward(state, [0], [tokens[50:]])
+    assert state.seconds == before
 
 
 BAD_CALLS = {

@@ -281,6 +281,31 @@ void bind_decoder(nb::module_& module) {
              self.state->copy(source, target);
            },
            nb::arg("source"), nb::arg("target"), "Gives a row the tokens of another, in place of its own.")
+      .def_prop_rw("timed",
+                   [](PyState& self) {
+                     nb::gil_scoped_release release;
+                     return self.state->timed();
+                   },
+                   [](PyState& self, bool timed) {
+                     nb::gil_scoped_release release;
+                     self.state->set_timed(timed);
+                   },
+                   "Whether passes are timed; setting it to True starts at 0.")
+      .def_prop_ro("seconds",
+                   [](PyState& self) {
+                     Times times;
+                     {
+                       nb::gil_scoped_release release;
+                       times = self.state->times();
+                     }
+                     nb::dict seconds;
+                     seconds["matrices"] = times.matrices;
+                     seconds["attention"] = times.attention;
+                     seconds["other"] = times.other;
+                     seconds["waiting"] = times.waiting;
+                     return seconds;
+                   },
+                   "Where the time of timed passes went, on the calling thread.")
       .def_prop_ro("lengths",
                    [](PyState& self) {
                      nb::gil_scoped_release release;

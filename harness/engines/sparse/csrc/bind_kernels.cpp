@@ -68,7 +68,7 @@ const void* checked(const Array& array, const char* name, nb::dlpack::dtype dtyp
   if (!fits) fail(std::string(name) + " has shape " + shape_text(array) + " instead of (" + wanted + ")");
   int64_t stride = 1;
   for (size_t axis = array.ndim(); axis-- > 0;) {
-    if (array.shape(axis) > 1 && array.stride(axis) != stride)
+    if (array.size() != 0 && array.shape(axis) > 1 && array.stride(axis) != stride)
       fail(std::string(name) + " must be contiguous (C order)");
     stride *= static_cast<int64_t>(array.shape(axis));
   }
@@ -211,6 +211,10 @@ void multiply_into(const Matrix& m, const float* x, int64_t rows, const float* b
   });
 }
 
+void refuse_overlap(const float* out, int64_t out_size, const float* in, int64_t in_size, const char* name) {
+  if (out < in + in_size && in < out + out_size) fail(std::string("out and ") + name + " overlap");
+}
+
 nb::object multiply_matrix(const PackedMatrix& self, const Array& x, const nb::object& bias, const nb::object& out,
                            int threads, const std::string& isa_text) {
   const Matrix& m = self.view;
@@ -238,6 +242,8 @@ nb::object multiply_matrix(const PackedMatrix& self, const Array& x, const nb::o
       throw nb::type_error("out must be a writable float32 array");
     }
     y = const_cast<float*>(checked<float>(Array(target), "out", "float32", {rows, m.outputs}));
+    refuse_overlap(y, rows * m.outputs, rows_in, rows * m.inputs, "x");
+    if (bias_data) refuse_overlap(y, rows * m.outputs, bias_data, m.outputs, "bias");
   }
   if (rows > 0) {
     nb::gil_scoped_release release;

@@ -142,7 +142,7 @@ void State::forward_locked(const std::vector<Segment>& segments, float* logits, 
     }
   };
   const auto run = [&] {
-    run_pass(decoder_, cache_, angles, items, kept, logits, *scratch_, threads, isa);
+    run_pass(decoder_, cache_, angles, items, kept, logits, *scratch_, threads, isa, timed_ ? &times_ : nullptr);
     if (logits) logits += static_cast<int64_t>(kept.size()) * decoder_.vocabulary;
     items.clear();
     kept.clear();
@@ -186,6 +186,22 @@ void State::greedy(const std::vector<int64_t>& rows, const std::vector<int64_t>&
       out[static_cast<int64_t>(at) * steps + step] = next[at];
     }
   }
+}
+
+void State::set_timed(bool timed) {
+  std::lock_guard<std::mutex> turn(mutex_);
+  if (timed) times_ = Times();
+  timed_ = timed;
+}
+
+bool State::timed() {
+  std::lock_guard<std::mutex> turn(mutex_);
+  return timed_;
+}
+
+Times State::times() {
+  std::lock_guard<std::mutex> turn(mutex_);
+  return times_;
 }
 
 std::vector<int64_t> State::lengths() {

@@ -77,6 +77,14 @@ struct Segment {
   int64_t keep = 0;                // logits wanted of the last `keep` tokens
 };
 
+// Where the time of passes went, in seconds of the calling thread.
+struct Times {
+  double matrices = 0.0;
+  double attention = 0.0;          // with the rotary embedding and writing keys and values
+  double other = 0.0;              // norms, rounding of activations, gates
+  double waiting = 0.0;            // for the other threads of a pass
+};
+
 // Working memory of a state (pass.h).
 struct Scratch;
 
@@ -100,6 +108,11 @@ class State {
   void greedy(const std::vector<int64_t>& rows, const std::vector<int64_t>& tokens, int64_t steps, int64_t* out,
               int threads, Isa isa);
 
+  // Starts a clock that later passes add to (two dozen nanoseconds a phase), or stops it.
+  void set_timed(bool timed);
+  bool timed();
+  Times times();
+
   std::vector<int64_t> lengths();
   void truncate(int64_t row, int64_t length);
   void copy(int64_t from, int64_t to);
@@ -118,6 +131,8 @@ class State {
   std::mutex mutex_;
   std::vector<std::vector<float>> cosines_, sines_;  // per rotary: (tokens, size)
   std::unique_ptr<Scratch> scratch_;
+  bool timed_ = false;
+  Times times_;
 };
 
 }  // namespace sparsebench

@@ -1,6 +1,7 @@
 #include "pass.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "threads.h"
@@ -151,7 +152,9 @@ void Pass::allocate(Scratch& scratch) {
 // One thread's way through the pass.
 class Worker {
  public:
-  Worker(Pass& pass, int rank) : pass_(pass), decoder_(pass.decoder), ops_(pass.ops), rank_(rank) {}
+  Worker(Pass& pass, int rank, Times* times)
+      : pass_(pass), decoder_(pass.decoder), ops_(pass.ops), rank_(rank), times_(times),
+        last_(times ? Clock::now() : Clock::time_point()) {}
   // Nothing throws on the way: a thread that left would keep the others waiting at the barrier.
   void run() noexcept;
 
@@ -163,8 +166,19 @@ class Worker {
     int64_t stride;
   };
 
+  using Clock = std::chrono::steady_clock;
+
+  // What was done since the last lap is over.
+  void lap(double Times::* phase) {
+    if (!times_) return;
+    const Clock::time_point now = Clock::now();
+    times_->*phase += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
   void meet() {
-    if (pass_.threads > 1) pass_.barrier.wait();
+    if (pass_.threads == 1) return;
+    pass_.barrier.wait();
+    lap(&Times::waiting);
   }
   // Rows of the phases between matrices that this thread sees to: all where it is alone with its copy, else a part.
   int64_t first_row() const { return alone_ ? 0 : rows_ * rank_ / pass_.threads; }
@@ -189,6 +203,8 @@ class Worker {
   const Decoder& decoder_;
   const Ops& ops_;
   const int rank_;
+  Times* const times_;
+  Clock::time_point last_;
   int64_t rows_ = 0;
   bool alone_ = false;
   Pass::Rows buffers_{};
@@ -257,6 +273,7 @@ void Worker::start() {
     }
     if (decoder_.positions) ops_.add(to, decoder_.positions + pass_.items[row].position * hidden, hidden);
   }
+  lap(&Times::other);
 }
 
 void Worker::apply(const Norm& norm, const float* input, int64_t n, float* out) {
@@ -280,6 +297,7 @@ void Worker::add_and_norm(const float* delta, const Norm* delta_norm, const Norm
     }
     apply(norm, x(row), decoder_.hidden, normed(row));
   }
+  lap(&Times::other);
   if (!alone_) meet();
 }
 
@@ -300,6 +318,7 @@ void Worker::prepare(std::initializer_list<const Linear*> linears, const float* 
       }
     }
   }
+  lap(&Times::other);
   if (alone_) return;
   meet();
   std::copy(pass_.prepared, pass_.prepared + linears.size(), prepared_);
@@ -309,6 +328,7 @@ void Worker::multiply_tiles(const Target& target, Tiles tiles) {
   if (tiles.first >= tiles.last) return;
   const Matrix& matrix = target.linear->matrix;
   multiply(matrix, *target.input, rows_, tiles.first, tiles.last, target.y, target.stride, pass_.isa);
+  lap(&Times::matrices);
   if (!target.linear->bias) return;
   const int64_t from = tiles.first * kTile, until = std::min(tiles.last * kTile, matrix.outputs);
   for (int64_t row = 0; row < rows_; ++row) {
@@ -371,6 +391,7 @@ void Worker::multiply_gated(const Layer& layer) {
     const int64_t at = row * pass_.inner_stride + from;
     ops_.activate(decoder_.activation, pass_.gate + at, pass_.up + at, until - from);
   }
+  lap(&Times::other);
 }
 
 // The result goes where a gate's would.
@@ -382,6 +403,7 @@ void Worker::multiply_activated(const Layer& layer) {
     const int64_t from = decoder_.inner * rank_ / pass_.threads, until = decoder_.inner * (rank_ + 1) / pass_.threads;
     ops_.activate(decoder_.activation, pass_.gate + row * pass_.inner_stride + from, nullptr, until - from);
   }
+  lap(&Times::other);
 }
 
 // Turns queries and keys and puts keys and values into the cache.
@@ -410,6 +432,7 @@ void Worker::write_cache(const Layer& layer, int64_t index) {
             position % kPage, key, values + head * head_dim, head_dim);
     }
   }
+  lap(&Times::attention);
 }
 
 // A unit of work is a block and a key/value head. Where every row has one token, the thread that wrote a unit's key also
@@ -449,6 +472,7 @@ void Worker::attend(const Layer& layer, int64_t index, const std::vector<Block>&
       if (job.queries) attend(job);
     }
   }
+  lap(&Times::attention);
 }
 
 // Goes on with those rows only whose logits are wanted.
@@ -466,6 +490,7 @@ void Worker::keep_rows() {
                    static_cast<size_t>(decoder_.hidden) * sizeof(float));
     }
   }
+  lap(&Times::other);
   if (!alone_) meet();
 }
 
@@ -480,6 +505,7 @@ void Worker::write_logits() {
     const int64_t until = decoder_.vocabulary * (rank_ + 1) / pass_.threads;
     ops_.soft_cap(pass_.logits + row * decoder_.vocabulary + from, decoder_.logit_cap, until - from);
   }
+  lap(&Times::other);
 }
 
 }  // namespace
@@ -493,11 +519,12 @@ uint8_t* Room::bytes(size_t wanted) {
 }
 
 void run_pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,
-              const std::vector<int64_t>& kept, float* logits, Scratch& scratch, int threads, Isa isa) {
+              const std::vector<int64_t>& kept, float* logits, Scratch& scratch, int threads, Isa isa,
+              Times* times) {
   Pass pass(decoder, cache, angles, items, kept, logits, threads, isa);
   pass.plan();
   pass.allocate(scratch);
-  run_parts(threads, threads, [&](int64_t rank) { Worker(pass, static_cast<int>(rank)).run(); });
+  run_parts(threads, threads, [&](int64_t rank) { Worker(pass, static_cast<int>(rank), rank == 0 ? times : nullptr).run(); });
 }
 
 }  // namespace sparsebench

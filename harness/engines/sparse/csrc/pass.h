@@ -49,8 +49,9 @@ struct Angles {
 };
 
 // Writes keys and values of `items` to the cache (which has room) and the logits of `kept`, indexes of items in rising
-// order, to `logits`, one row of `vocabulary` floats after the other.
+// order, to `logits`, one row of `vocabulary` floats after the other. Adds to `times` unless it is null.
 void run_pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,
-              const std::vector<int64_t>& kept, float* logits, Scratch& scratch, int threads, Isa isa);
+              const std::vector<int64_t>& kept, float* logits, Scratch& scratch, int threads, Isa isa,
+              Times* times);
 
 }  // namespace sparsebench
