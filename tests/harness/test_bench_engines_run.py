@@ -13,8 +13,9 @@ import pytest
 from harness.bench.engines.arms import SHAPES, WORKLOADS, Group, Variant
 from harness.bench.engines.environments import command_of, variables_of
 from harness.bench.engines.process import WorkerProcess
-from harness.bench.engines.run import JOURNAL, Plan, run_benchmark
+from harness.bench.engines.run import JOURNAL, Plan, run_benchmark, sessions
 from harness.bench.engines.session import Settings, last_level_cache
+from harness.bench.sparsify.journal import Journal
 from harness.errors import InfrastructureError
 
 TINY = replace(SHAPES["tiny"], hidden=64, intermediate=96, vocab=128)
@@ -65,7 +66,7 @@ def test_engines_are_measured_once_and_what_is_missing_is_said(tmp_path: Path) -
     # Survivors in two bytes and a mask bit per weight, the head dense; tiles are padded at their ends.
     expected = (linears * (0.3 * 2 + 1 / 8) + head * 2) / 1e6
     assert decode["ours:bf16@70"]["megabytes"] == pytest.approx(expected, rel=0.05)
-    assert set(decode["ours:bf16@70"]["parts"]) == {"linears", "head"}
+    assert set(decode["ours:bf16@70"]["parts"]) == {"matrices", "attention", "other", "waiting", "head"}
 
     lines = [json.loads(line) for line in (wanted.out / JOURNAL).read_text("utf-8").splitlines()]
     assert {line["variant"] for line in lines if line["kind"] == "turn"} == {
@@ -79,9 +80,11 @@ def test_engines_are_measured_once_and_what_is_missing_is_said(tmp_path: Path) -
 
     # A panel without its last line was interrupted: it is measured again, the other is not.
     (wanted.out / JOURNAL).write_text("".join(json.dumps(line) + "\n" for line in lines[:-1]), "utf-8")
-    run_benchmark(wanted, quiet=True)
-    again = [json.loads(line) for line in (wanted.out / JOURNAL).read_text("utf-8").splitlines()]
-    assert [line["workload"] for line in again if line["kind"] == "panel"] == ["decode-b4", "prefill-512"]
+    ((session, missing),) = sessions(wanted, Journal(wanted.out / JOURNAL))
+    assert session.group is wanted.groups[0] and [workload.name for workload in missing] == ["prefill-512"]
+    more = replace(wanted, groups=(Group("bfloat16", (*wanted.groups[0].variants, Variant("ours", "bf16", 0))),))
+    ((_, missing),) = sessions(more, Journal(wanted.out / JOURNAL))
+    assert len(missing) == 2
 
 
 def test_native_and_transformers_agree_on_the_same_random_weights() -> None:

@@ -25,7 +25,7 @@ class Row:
         share: Of the panel's read bandwidth; None likewise.
         megabytes: Of weights that a step reads; None likewise.
         huge: Share of resident memory in huge pages; None where unknown.
-        parts: Seconds of its linears and its head, each run alone.
+        parts: Seconds of a step's matrices, attention, the rest and waiting, by the engine's own clock; and its head's.
         error: Why it has no numbers.
         notes: What it says about itself.
     """

@@ -11,6 +11,7 @@ from harness.bench.sparsify.render import table
 
 RESTLESS = 0.15
 """How far the read bandwidth may move between blocks before the report says so."""
+_PARTS = ("matrices", "attention", "other", "waiting")
 _NONE = "—"
 _VERDICT = {True: "yes", False: "**no**", None: "not measured"}
 
@@ -106,18 +107,17 @@ def _panel(panel: Panel) -> str:
     parts = [head, "; ".join(facts) + ".", table((*columns, "huge pages", "notes"), shown)]
     split = [_split(row) for row in rows if row.seconds is not None and row.parts]
     if split:
-        parts.append(table(("where a step's time goes, ms", "linears", "head", "rest"), split))
+        parts.append(table(("where a step's time goes, ms", *_PARTS, "head alone"), split))
     if failed:
         parts.append("Not measured:\n\n" + "\n".join(failed))
     return "\n\n".join(parts)
 
 
 def _split(row: Row) -> list[str]:
-    assert row.seconds is not None
-    linears, head = row.parts["linears"], row.parts["head"]
-    rest = row.seconds - linears - head
-    cells = (f"{part * 1e3:.2f} ({part / row.seconds:.0%})" for part in (linears, head, rest))
-    return [f"{row.variant}: {row.seconds * 1e3:.2f}", *cells]
+    parts = row.parts
+    whole = sum(parts[name] for name in _PARTS)
+    cells = (f"{parts[name] * 1e3:.2f} ({parts[name] / whole:.0%})" for name in _PARTS)
+    return [row.variant, *cells, f"{parts['head'] * 1e3:.2f}"]
 
 
 def _row(row: Row, columns: Sequence[str]) -> list[str]:
@@ -162,7 +162,8 @@ def _reading(panels: Sequence[Panel]) -> str:
         "MatMul; for deepsparse as QuantizeLinear, MatMulInteger, Cast, Mul, which SparseML made of it; it counts only "
         "if its own analysis of a layer names sparse kernels for every linear. How it stores sparse weights is not "
         "known, so that its rows have no GB/s.\n"
-        "- where a step's time goes: linears and head run by themselves, each after a flush; the rest is attention, "
-        "norms, rotary embedding, the choice of the token, and the call from Python.\n"
+        "- where a step's time goes: by the decoder's own clock in a few further steps; `other` is norms, rotary "
+        "embedding, gates and the choice of the token, `waiting` is for the other threads. The head is one of the "
+        "matrices, and was also run by itself.\n"
         "- kernels: linears alone, no head, from a ring of more than a gigabyte of them."
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import sys
+import time
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -25,6 +27,7 @@ GROUP = 32
 _READ_BYTES = 1 << 30
 _RING_BYTES = 1_100_000_000
 _HUGE = 1 << 21
+_PART_STEPS = 5
 
 
 def kernels() -> Any:
@@ -134,16 +137,24 @@ class Native:
         else:
             self._tokens = self._model.greedy(self._state, self._rows, self._tokens, steps=1)[:, -1].tolist()
 
-    def parts(self) -> dict[str, Callable[[], None]]:
-        """The linears of all layers, and the head, each by itself."""
-        head = {"lm_head": self._matrices["lm_head"]}
-        layers = {name: matrix for name, matrix in self._matrices.items() if name != "lm_head"}
-        found = {}
-        for name, matrices in (("linears", layers), ("head", head)):
-            alone = Kernels(list(matrices.values()), self._model.threads)
-            alone.prepare("decode", max(1, len(self._rows)), self._context)
-            found[name] = alone.step
-        return found
+    def parts(self, empty: Callable[[], None]) -> dict[str, float]:
+        """Where the time of a step goes by the decoder's own clock, and what the head takes by itself."""
+        self.reset()
+        self._state.timed = True
+        for _ in range(_PART_STEPS):
+            empty()
+            self.step()
+        found = {name: seconds / _PART_STEPS for name, seconds in self._state.seconds.items()}
+        self._state.timed = False
+        head = Kernels([self._matrices["lm_head"]], self._model.threads)
+        head.prepare("decode", len(self._rows), self._context)
+        spent = []
+        for _ in range(_PART_STEPS):
+            empty()
+            before = time.perf_counter()
+            head.step()
+            spent.append(time.perf_counter() - before)
+        return {**found, "head": statistics.median(spent)}
 
 
 class Kernels:

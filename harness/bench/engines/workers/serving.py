@@ -29,7 +29,6 @@ Array = Any  # numpy's array; the peers' numpy differ in what their annotations 
 
 STEPS_BETWEEN_RESETS = 16
 """A decode workload starts again at its context after so many tokens."""
-_PART_REPEATS = 5
 
 
 class Engine(Protocol):
@@ -124,17 +123,14 @@ class Session:
         return {"seconds": seconds, "cpu": cpu}
 
     def parts(self, flush: str | None) -> dict[str, Any]:
-        """Seconds of each part of a step that the engine can run by itself, median of a few; empty where none."""
-        calls: dict[str, Callable[[], None]] = getattr(self._engine, "parts", dict)()
-        found: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(_PART_REPEATS):
-            for name, call in calls.items():
-                if flush is not None:
-                    self._empty_caches(flush)
-                before = time.perf_counter()
-                call()
-                found[name].append(time.perf_counter() - before)
-        return {"parts": {name: statistics.median(seconds) for name, seconds in found.items()}}
+        """Seconds of each part of a step, where the engine can tell; empty where it cannot."""
+
+        def empty() -> None:
+            if flush is not None:
+                self._empty_caches(flush)
+
+        tell: Callable[[Callable[[], None]], dict[str, float]] | None = getattr(self._engine, "parts", None)
+        return {"parts": {} if tell is None else tell(empty)}
 
     def _empty_caches(self, flush: str) -> None:
         if self._flush is None:
