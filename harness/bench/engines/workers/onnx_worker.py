@@ -36,7 +36,7 @@ class OnnxEngine:
         )
         values = feeds(inputs, shape)
         self._run = self._compiler(path, values, self._request, self.notes)
-        if sparsity and any("ks_" in note or "sparse" in note for note in self.notes):
+        if sparsity and any("ks_" in note or "_sparse" in note for note in self.notes):
             self.bytes = None  # sparse kernels, and how their weights are stored is the engine's secret
         logits = self._run()
         assert logits.shape == (batch, 1, shape["vocab"]), logits.shape
@@ -80,6 +80,8 @@ def openvino(path: Path, values: dict[str, Array], request: dict[str, Any], note
     )
     told = ", ".join(f"{count} x {kind}" for kind, count in sorted(products.items()))
     notes[:] = [f"products run as {told}"]
+    if request["variant"]["option"] == "sparse" and "sparse" not in told:
+        notes.append("the option had no effect on this processor: it needs AMX")
     call = compiled.create_infer_request()
     call.infer(values)
     tensor = call.get_tensor("logits")

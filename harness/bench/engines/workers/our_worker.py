@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from serving import (
@@ -265,7 +265,7 @@ def native(
     }
     matrices["lm_head"] = arena.copy(head)
     # Keys and values in two bytes beside narrow weights, as peers have them.
-    cache = "float32" if kind == "f32" else "bfloat16"
+    cache: Literal["float32", "bfloat16"] = "float32" if kind == "f32" else "bfloat16"
     return Native(NativeModel.build(model, matrices, threads=threads, cache=cache), matrices, shape, cache), told
 
 
