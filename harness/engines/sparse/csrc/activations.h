@@ -15,7 +15,7 @@ constexpr int64_t kManyRows = 12;  // rows side by side when there are more than
 // as many rows as the kernel that runs it and at most one is padding.
 static constexpr int64_t rows_per_block(Value value, int64_t rows) {
   if (rows > kFewRows) return kManyRows;
-  const int64_t most = value == Value::i8 ? kFewRows : kFewRows / 2;
+  const int64_t most = value == Value::i8 ? kFewRows : value == Value::bf16 ? 6 : 8;
   const int64_t blocks = (rows + most - 1) / most;
   return (rows + blocks - 1) / blocks;
 }

@@ -49,20 +49,24 @@ struct Sums<Value::f32, Rows> {
 template <int Rows>
 struct Sums<Value::bf16, Rows> {
   static constexpr int64_t kUnits = 2;
-  __m512 sum[2][Rows];  // even and odd inputs
+  __m512 sum[4][Rows];  // even and odd steps, even and odd inputs
 
   Sums(const Job&) {
-    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE { sum[0][row] = sum[1][row] = _mm512_setzero_ps(); });
+    repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
+      sum[0][row] = sum[1][row] = sum[2][row] = sum[3][row] = _mm512_setzero_ps();
+    });
   }
-  template <int>
+  template <int Odd>
   void add(__m512i weights, const uint32_t* x) {
     const __m512 low = low_half(weights), high = high_half(weights);
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
-      sum[0][row] = _mm512_fmadd_ps(low, broadcast(x + row), sum[0][row]);
-      sum[1][row] = _mm512_fmadd_ps(high, broadcast(x + Rows + row), sum[1][row]);
+      sum[2 * Odd][row] = _mm512_fmadd_ps(low, broadcast(x + row), sum[2 * Odd][row]);
+      sum[2 * Odd + 1][row] = _mm512_fmadd_ps(high, broadcast(x + Rows + row), sum[2 * Odd + 1][row]);
     });
   }
-  __m512 result(const Job&, int64_t, int row) const { return _mm512_add_ps(sum[0][row], sum[1][row]); }
+  __m512 result(const Job&, int64_t, int row) const {
+    return _mm512_add_ps(_mm512_add_ps(sum[0][row], sum[1][row]), _mm512_add_ps(sum[2][row], sum[3][row]));
+  }
 };
 
 template <int Rows>
@@ -132,7 +136,7 @@ void plain_tile(const Job& job, int64_t tile) {
 }
 
 // int4: integers within a group, floats across groups. Odd steps count sixteenfold (their nibbles stay where they are),
-// so the even ones are brought up to them, and the scale takes a sixteenth.
+// so the even ones are brought up to them, and the end result takes a sixteenth.
 template <bool Sparse, int Rows>
 struct Group {
   static constexpr int64_t kMask = Sparse ? mask_bytes(Value::i4) : 0;
@@ -158,51 +162,48 @@ struct Group {
   }
 };
 
-template <bool Sparse, int Rows>
+// Pairs: of steps in a group, or 0 for any number.
+template <bool Sparse, int Rows, int Pairs>
 void grouped_tile(const Job& job, int64_t tile) {
   constexpr int64_t kMask = Group<Sparse, Rows>::kMask;
-  constexpr int64_t kPairs = 4;  // of an unrolled loop: the smallest common group has 32 inputs
-  const Layout layout = job.layout;
-  const bool wide = job.m.wide_scales;
+  const int64_t group_head = job.layout.group_head, scale_bytes = job.layout.scale_bytes, groups = job.layout.groups;
+  const int64_t pairs = Pairs ? Pairs : job.layout.group_steps / 2;
   const uint8_t* head = job.m.data + job.m.offsets[tile];
-  Steps<Value::i4, Sparse> steps(head + layout.head);
+  Steps<Value::i4, Sparse> steps(head + job.layout.head);
   const uint32_t* x = job.lanes;
   const float* scales = job.scales;
   const int32_t* offsets = job.offsets;
   __m512 total[Rows];
   repeat<Rows>([&](auto row) SPARSEBENCH_INLINE { total[row] = _mm512_setzero_ps(); });
-  for (int64_t group = 0; group < layout.groups; ++group) {
-    for (int64_t at = 0; at < layout.group_head; at += 64) prefetch(head + at);
+  for (int64_t group = 0; group < groups; ++group) {
+    prefetch(head);
+    if (group_head > 64) prefetch(head + 64);
+    for (int64_t at = 128; !Pairs && at < group_head; at += 64) prefetch(head + at);
     Group<Sparse, Rows> sums(offsets);
-    const uint8_t* mask = head + layout.scale_bytes;
-    int64_t left = layout.group_steps / 2;
-    for (; left >= kPairs; left -= kPairs) {
-#pragma GCC unroll 4
-      for (int64_t pair = 0; pair < kPairs; ++pair) sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows);
-      mask += 2 * kPairs * kMask;
-      x += 2 * kPairs * Rows;
+    const uint8_t* mask = head + scale_bytes;
+    if constexpr (Pairs) {
+      repeat<Pairs>([&](auto pair) SPARSEBENCH_INLINE {
+        sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows);
+      });
+    } else {
+      for (int64_t pair = 0; pair < pairs; ++pair) sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows);
     }
-    for (; left > 0; --left) {
-      sums.add_pair(steps, mask, x);
-      mask += 2 * kMask;
-      x += 2 * Rows;
-    }
-    const __m512 weight_scales = group_scales(head, wide);
+    const __m512 weight_scales = group_scales(head, scale_bytes == kTile * 4);
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
-      const __m512 scale = _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row] * 0.0625f));
-      total[row] = _mm512_fmadd_ps(sums.sum(row), scale, total[row]);
+      total[row] = _mm512_fmadd_ps(sums.sum(row), _mm512_mul_ps(weight_scales, _mm512_set1_ps(scales[row])), total[row]);
     });
-    head += layout.group_head;
+    head += group_head;
+    x += 2 * pairs * Rows;
     scales += Rows;
     offsets += Rows;
   }
-  store<Rows>(job, tile, [&](int row) { return total[row]; });
+  store<Rows>(job, tile, [&](int row) SPARSEBENCH_INLINE { return _mm512_mul_ps(total[row], _mm512_set1_ps(0.0625f)); });
 }
 
 template <Value V, bool Sparse, int Rows>
 void run_tile(const Job& job, int64_t tile) {
   if constexpr (V == Value::i4)
-    grouped_tile<Sparse, Rows>(job, tile);
+    job.layout.group_steps == 8 ? grouped_tile<Sparse, Rows, 4>(job, tile) : grouped_tile<Sparse, Rows, 0>(job, tile);
   else
     plain_tile<V, Sparse, Rows>(job, tile);
 }
