@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from harness.engines.sparse._kernels import Matrix
@@ -13,6 +14,7 @@ from harness.engines.sparse._kernels import Matrix
 KINDS = ("f32", "bf16", "i8", "i4")
 # Summation in float32, in any order, of a few thousand products: far above its error, far below a wrong product.
 FLOAT_BOUND = 2e-6
+FEW_ROWS = 16  # above, AMX rounds the activations of bf16
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,14 @@ class Case:
             **options,
         )
 
-    def product(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def product(self, x: NDArray[np.float32], isa: str = "") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The product in float64, of activations as the format rounds them, and the largest error to expect."""
-        rounded = self.activations(x)
+        rounded = self.activations(x, isa)
         return rounded @ self.dense.T, FLOAT_BOUND * (np.abs(rounded) @ np.abs(self.dense).T) + 1e-30
 
-    def activations(self, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    def activations(self, x: NDArray[np.float32], isa: str = "") -> NDArray[np.float64]:
+        if self.kind == "bf16" and isa == "amx" and len(x) > FEW_ROWS:
+            return torch.from_numpy(x).bfloat16().double().numpy()
         if self.kind == "i8":
             return quantized(x, np.float32(127.5), np.float32(self.input_scale))
         if self.kind == "i4":

@@ -40,7 +40,7 @@ def test_product(isa: str, kind: str, sparse: bool, shape: tuple[int, int]) -> N
     matrix = case.pack(sparse=sparse)
     for rows in ROWS:
         x = kit.activations(rows, inputs)
-        wanted, bound = case.product(x)
+        wanted, bound = case.product(x, isa)
         got = matrix.multiply(x, isa=isa)
         assert got.shape == (rows, outputs)
         assert (np.abs(got - wanted) <= bound).all(), (rows, np.abs(got - wanted).max())
@@ -54,7 +54,7 @@ def test_every_sparsity(isa: str, kind: str, sparsity: float) -> None:
     matrix = case.pack(sparse=True)
     for rows in (1, 5, 20):
         x = kit.activations(rows, 640)
-        wanted, bound = case.product(x)
+        wanted, bound = case.product(x, isa)
         assert (np.abs(matrix.multiply(x, isa=isa) - wanted) <= bound).all()
 
 
@@ -70,7 +70,7 @@ def test_empty_rows_columns_and_tiles(isa: str, kind: str) -> None:
     matrix = case.pack(sparse=True)
     for rows in (1, 30):
         x = kit.activations(rows, 264)
-        wanted = case.activations(x) @ dense.T
+        wanted = case.activations(x, isa) @ dense.T
         got = matrix.multiply(x, isa=isa)
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-3 * np.abs(wanted).max())
         assert not got[:, 16:32].any() and not got[:, 40].any()
@@ -86,7 +86,7 @@ def test_int4_groups(isa: str, group: int, wide: bool, sparse: bool) -> None:
     assert matrix.wide_scales == wide
     for rows in (1, 11, 19):
         x = kit.activations(rows, 1536)
-        wanted, bound = case.product(x)
+        wanted, bound = case.product(x, isa)
         assert (np.abs(matrix.multiply(x, isa=isa) - wanted) <= bound).all()
 
 

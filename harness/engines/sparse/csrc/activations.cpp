@@ -28,11 +28,11 @@ size_t activation_bytes(const Matrix& m, int64_t rows) {
                              (integers ? 2 * round_up(padded * groups * 4, 64) : 0));
 }
 
-Activations* place(const Matrix& m, int64_t rows, Form form, void* scratch) {
+Activations* place(const Matrix& m, int64_t rows, Form form, int64_t block, void* scratch) {
   Activations* a = new (scratch) Activations;
   a->form = form;
   a->rows = rows;
-  a->block = rows_per_block(m.value, rows);
+  a->block = block;
   a->blocks = (rows + a->block - 1) / a->block;
   a->units = units_of(m, form);
   a->groups = m.value == Value::i4 ? m.inputs / m.group : 1;
@@ -48,10 +48,22 @@ Activations* place(const Matrix& m, int64_t rows, Form form, void* scratch) {
 
 namespace {
 
+// Nearest even; a NaN stays one.
+uint32_t to_bf16(float value) {
+  const uint32_t bits = float_bits(value);
+  const bool nan = (bits & 0x7fffffff) > kInfinity;
+  return nan ? bits >> 16 | 64 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
 // One row in its form, one unit after another.
 void fill_row(const Matrix& m, const float* x, int64_t row, Quantize quantize, uint32_t* units, Activations& a) {
   if (a.form == Form::floats) {
     std::memcpy(units, x, static_cast<size_t>(m.inputs) * 4);
+    return;
+  }
+  if (a.form == Form::pairs) {
+    for (int64_t i = 0; i + 1 < m.inputs; i += 2) units[i / 2] = to_bf16(x[i]) | to_bf16(x[i + 1]) << 16;
+    if (m.inputs % 2 != 0) units[a.units - 1] = to_bf16(x[m.inputs - 1]);
     return;
   }
   const bool four = m.value == Value::i4;
@@ -66,28 +78,45 @@ void fill_row(const Matrix& m, const float* x, int64_t row, Quantize quantize, u
   }
 }
 
-}  // namespace
+// The rows of a block side by side; `whole`: the rows, one after another.
+template <int64_t Block>
+void interleave(const uint32_t* whole, int64_t units, int64_t block, uint32_t* to) {
+  const int64_t count = Block ? Block : block;
+  for (int64_t unit = 0; unit < units; ++unit)
+    for (int64_t row = 0; row < count; ++row) to[unit * count + row] = whole[row * units + unit];
+}
 
-void fill(const Matrix& m, const float* rows_in, int64_t stride, Quantize quantize, Activations& a) {
-  if (a.block == 1) {
-    a.lanes[a.units - 1] = 0;  // what pads the last step
-    if (a.form == Form::floats) std::fill(a.lanes + m.inputs, a.lanes + a.units, 0u);
-    fill_row(m, rows_in, 0, quantize, a.lanes, a);
-    return;
-  }
-  std::vector<uint32_t> units(static_cast<size_t>(a.units), 0);
-  for (int64_t row = 0; row < a.rows; ++row) {
-    fill_row(m, rows_in + row * stride, row, quantize, units.data(), a);
-    uint32_t* to = a.lanes + a.lane(row, 0);
-    for (int64_t unit = 0; unit < a.units; ++unit) to[unit * a.block] = units[static_cast<size_t>(unit)];
-  }
-  for (int64_t row = a.rows; row < a.blocks * a.block; ++row) {
-    for (int64_t unit = 0; unit < a.units; ++unit) a.lanes[a.lane(row, unit)] = 0;
+void fill_block(const Matrix& m, const float* rows_in, int64_t stride, int64_t block, Quantize quantize,
+                std::vector<uint32_t>& whole, Activations& a) {
+  const int64_t first = block * a.block;
+  uint32_t* to = a.lanes + a.lane(first, 0);
+  uint32_t* rows = a.block == 1 ? to : whole.data();
+  for (int64_t i = 0; i < a.block; ++i) {
+    uint32_t* units = rows + i * a.units;
+    const int64_t row = first + i;
+    if (row < a.rows) {
+      units[a.units - 1] = 0;  // what pads the last step
+      fill_row(m, rows_in + row * stride, row, quantize, units, a);
+      continue;
+    }
+    std::fill(units, units + a.units, 0u);
     for (int64_t group = 0; a.form == Form::bytes && group < a.groups; ++group) {
       a.scales[a.scale(row, group)] = 0.0f;
       a.offsets[a.scale(row, group)] = 0;
     }
   }
+  if (a.block == kManyRows)
+    interleave<kManyRows>(rows, a.units, a.block, to);
+  else if (a.block > 1)
+    interleave<0>(rows, a.units, a.block, to);
+}
+
+}  // namespace
+
+void fill(const Matrix& m, const float* rows_in, int64_t stride, Quantize quantize, int64_t first, int64_t last,
+          Activations& a) {
+  std::vector<uint32_t> whole(a.block == 1 ? 0 : static_cast<size_t>(a.block * a.units));
+  for (int64_t block = first; block < last; ++block) fill_block(m, rows_in, stride, block, quantize, whole, a);
 }
 
 int32_t quantize_portable(const float* x, int64_t count, float divisor, float fixed, int8_t* quantized, float* scale) {

@@ -6,8 +6,8 @@
 
 namespace sparsebench {
 
-// What one 32-bit unit of a row holds: a float32, or four int8.
-enum class Form : uint32_t { floats, bytes };
+// What one 32-bit unit of a row holds: a float32, two bfloat16, or four int8.
+enum class Form : uint32_t { floats, pairs, bytes };
 
 constexpr int64_t kManyRows = 12;  // rows side by side when there are more than kFewRows
 
@@ -42,7 +42,9 @@ using Quantize = int32_t (*)(const float* x, int64_t count, float divisor, float
 int32_t quantize_portable(const float* x, int64_t count, float divisor, float fixed, int8_t* quantized, float* scale);
 
 size_t activation_bytes(const Matrix& matrix, int64_t rows);
-Activations* place(const Matrix& matrix, int64_t rows, Form form, void* scratch);
-void fill(const Matrix& matrix, const float* rows_in, int64_t stride, Quantize quantize, Activations& activations);
+Activations* place(const Matrix& matrix, int64_t rows, Form form, int64_t block, void* scratch);
+// The blocks [first, last) of rows.
+void fill(const Matrix& matrix, const float* rows_in, int64_t stride, Quantize quantize, int64_t first, int64_t last,
+          Activations& activations);
 
 }  // namespace sparsebench

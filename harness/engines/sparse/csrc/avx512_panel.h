@@ -12,7 +12,7 @@ namespace sparsebench {
 namespace {
 
 constexpr int64_t kPanelUnits = 256;   // 32 KB for two tiles
-constexpr int64_t kRowBlocks = 43;     // about 512 rows: half a megabyte of activations
+constexpr int64_t kPassRows = 516;     // half a megabyte of activations
 constexpr int64_t kGroupRows = 6;      // int4: sums in integers and in floats at once
 
 template <Form>
@@ -75,21 +75,44 @@ __attribute__((noinline)) void add_products(typename Dot<F>::Sum* memory, const 
   each<Tiles, Rows>([&](auto tile, auto row) SPARSEBENCH_INLINE { memory[row * Tiles + tile] = sums[tile][row]; });
 }
 
-template <Form F, int Tiles, int Rows>
-void plain_rows(const uint8_t* panel, const uint32_t* x, int64_t units, const Target& to) {
-  typename Dot<F>::Sum sums[Rows * Tiles];
-  const int64_t rows = to.rows < Rows ? to.rows : Rows;
-  for (int row = 0; row < Rows; ++row)
+// How a block of rows is multiplied with a panel: here with vectors, the activations interleaved by kRows.
+struct Vectors {
+  static constexpr int64_t kRows = kManyRows;
+  static constexpr int64_t kUnits = 1;  // that are multiplied at once: the panel is padded to them with zeros
+
+  // sums: [kRows][Tiles]; pitch: units between rows that are not interleaved.
+  template <Form F, int Tiles>
+  static void add(typename Dot<F>::Sum* sums, const uint8_t* panel, const uint32_t* x, int64_t, int64_t units,
+                  int64_t rows) {
+    if (rows <= 4)
+      add_products<F, Tiles, 4>(sums, panel, x, units);
+    else if (rows <= 8)
+      add_products<F, Tiles, 8>(sums, panel, x, units);
+    else
+      add_products<F, Tiles, 12>(sums, panel, x, units);
+  }
+};
+
+template <Form F, int Tiles, class Products>
+void plain_rows(const uint8_t* panel, const uint32_t* x, int64_t pitch, int64_t units, const Target& to) {
+  constexpr int kRows = static_cast<int>(Products::kRows);
+  typename Dot<F>::Sum sums[kRows * Tiles];
+  const int rows = to.rows < kRows ? static_cast<int>(to.rows) : kRows;
+  for (int row = 0; row < kRows; ++row)
     for (int tile = 0; tile < Tiles; ++tile) {
       auto& sum = sums[row * Tiles + tile];
-      const bool fresh = to.start || row >= rows;
-      if constexpr (F == Form::bytes)
-        sum = fresh ? _mm512_set1_epi32(to.offsets[row])
-                    : _mm512_maskz_loadu_epi32(to.outputs[tile], to.at(tile, row));
-      else
-        sum = fresh ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(to.outputs[tile], to.at(tile, row));
+      if constexpr (F == Form::bytes) {
+        if (row >= rows)
+          sum = _mm512_setzero_si512();
+        else
+          sum = to.start ? _mm512_set1_epi32(to.offsets[row])
+                         : _mm512_maskz_loadu_epi32(to.outputs[tile], to.at(tile, row));
+      } else {
+        sum = to.start || row >= rows ? _mm512_setzero_ps()
+                                      : _mm512_maskz_loadu_ps(to.outputs[tile], to.at(tile, row));
+      }
     }
-  add_products<F, Tiles, Rows>(sums, panel, x, units);
+  Products::template add<F, Tiles>(sums, panel, x, pitch, units, rows);
   for (int row = 0; row < rows; ++row)
     for (int tile = 0; tile < Tiles; ++tile) {
       __m512 result;
@@ -138,7 +161,7 @@ void grouped_rows(const uint8_t* panel, const uint32_t* x, int64_t groups, int64
   });
 }
 
-template <Value V, bool Sparse, Form F>
+template <Value V, bool Sparse, Form F, class Products>
 class Panels {
   using Cursor = Steps<V, Sparse>;
   static constexpr int64_t kUnits = V == Value::bf16 && F == Form::floats ? 2 : 1;  // of a step
@@ -161,14 +184,16 @@ class Panels {
     // Whole groups of int4, whole pairs of steps otherwise.
     const int64_t unit = V == Value::i4 ? layout_.group_steps : 2;
     const int64_t block = V == Value::i4 && unit > kPanelUnits ? unit : kPanelUnits / kUnits / unit * unit;
-    for (int64_t rows = 0; rows < a_.blocks; rows += kRowBlocks) {
+    constexpr int64_t kPass = kPassRows / Products::kRows * Products::kRows;
+    for (int64_t rows = 0; rows < a_.rows; rows += kPass) {
+      const int64_t end = rows + kPass < a_.rows ? rows + kPass : a_.rows;
       for (int64_t tile = first_; tile < last_; ++tile)
         new (&cursors_[tile - first_]) Cursor(head(tile) + layout_.head);
       for (int64_t step = 0; step < layout_.steps; step += block) {
         const int64_t count = step + block < layout_.steps ? block : layout_.steps - step;
         int64_t tile = first_;
-        for (; tile + 2 <= last_; tile += 2) run_tiles<2>(tile, step, count, rows);
-        if (tile < last_) run_tiles<1>(tile, step, count, rows);
+        for (; tile + 2 <= last_; tile += 2) run_tiles<2>(tile, step, count, rows, end);
+        if (tile < last_) run_tiles<1>(tile, step, count, rows, end);
       }
     }
   }
@@ -205,11 +230,11 @@ class Panels {
   }
 
   template <int Tiles>
-  void run_tiles(int64_t tile, int64_t step, int64_t count, int64_t first_block) {
+  void run_tiles(int64_t tile, int64_t step, int64_t count, int64_t first_row, int64_t last_row) {
     for (int i = 0; i < Tiles; ++i) expand(tile + i, step, count, panel_ + i * kStepBytes, Tiles * kStepBytes);
-    const int64_t last_block = first_block + kRowBlocks < a_.blocks ? first_block + kRowBlocks : a_.blocks;
-    for (int64_t block = first_block; block < last_block; ++block) {
-      const int64_t row = block * kManyRows;
+    for (int64_t unit = count * kUnits; unit % Products::kUnits != 0; ++unit)
+      for (int i = 0; i < Tiles; ++i) _mm512_store_si512(panel_ + (unit * Tiles + i) * kStepBytes, _mm512_setzero_si512());
+    for (int64_t row = first_row; row < last_row; row += Products::kRows) {
       const int64_t group = V == Value::i4 ? step / layout_.group_steps : 0;
       Target to;
       to.y = y_ + row * stride_ + tile * kTile;
@@ -238,12 +263,8 @@ class Panels {
         to.offsets += kGroupRows;
         to.rows -= kGroupRows;
       }
-    } else if (to.rows <= 4) {
-      plain_rows<F, Tiles, 4>(panel_, x, count * kUnits, to);
-    } else if (to.rows <= 8) {
-      plain_rows<F, Tiles, 8>(panel_, x, count * kUnits, to);
     } else {
-      plain_rows<F, Tiles, 12>(panel_, x, count * kUnits, to);
+      plain_rows<F, Tiles, Products>(panel_, x, a_.units, count * kUnits, to);
     }
   }
 
@@ -257,13 +278,13 @@ class Panels {
   uint8_t* const panel_;
 };
 
-template <Value V, Form F>
+template <Value V, Form F, class Products = Vectors>
 void run_panels(const Matrix& m, const Activations& a, int64_t first, int64_t last, float* y, int64_t stride,
                 uint8_t* scratch) {
   if (m.sparse)
-    Panels<V, true, F>(m, a, first, last, y, stride, scratch).run();
+    Panels<V, true, F, Products>(m, a, first, last, y, stride, scratch).run();
   else
-    Panels<V, false, F>(m, a, first, last, y, stride, scratch).run();
+    Panels<V, false, F, Products>(m, a, first, last, y, stride, scratch).run();
 }
 
 }  // namespace

@@ -197,7 +197,10 @@ void multiply_into(const Matrix& m, const float* x, int64_t rows, const float* b
   std::unique_ptr<void, AlignedFree> scratch(
       std::aligned_alloc(64, static_cast<size_t>(round_up(static_cast<int64_t>(activation_bytes(m, rows)), 64))));
   if (!scratch) throw std::bad_alloc();
-  const Activations* activations = prepare(m, x, rows, m.inputs, scratch.get(), isa);
+  Activations* activations = start_prepare(m, rows, scratch.get(), isa);
+  // Waking a thread for a few rows would cost more than preparing them.
+  const int64_t shares = rows <= kFewRows ? 1 : threads;
+  run_parts(threads, shares, [&](int64_t share) { prepare_part(m, x, m.inputs, *activations, share, shares, isa); });
   const int64_t tiles = m.tiles();
   const int64_t parts = std::min<int64_t>(threads, tiles);
   run_parts(threads, parts, [&](int64_t part) {

@@ -6,6 +6,10 @@
 #define SPARSEBENCH_CPUID 1
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace sparsebench {
 namespace {
@@ -27,6 +31,26 @@ uint64_t saved_state() {
   return uint64_t{high} << 32 | low;
 }
 
+// The registers of AMX are large, so Linux gives them only to processes that ask.
+bool amx_permitted() {
+#if defined(SPARSEBENCH_AMX_EMULATION)
+  return true;
+#elif defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool amx_present(unsigned features, uint64_t state) {
+#if defined(SPARSEBENCH_AMX_EMULATION)
+  return features != 0 && state != 0;
+#else
+  return bit(features, 22) && bit(features, 24) && bit(features, 25) && (state >> 17 & 3) == 3;
+#endif
+}
+
 Cpu detect() {
   Cpu found;
   const Leaf basic(1, 0), extended(7, 0);
@@ -38,6 +62,7 @@ Cpu detect() {
   found.avx2 = ymm && fma && popcnt && bit(extended.ebx, 5);
   found.avx512 = found.avx2 && zmm && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) &&
                  bit(extended.ebx, 31) && bit(extended.ecx, 6) && bit(extended.ecx, 11);
+  found.amx = found.avx512 && amx_present(extended.edx, state) && amx_permitted();
   return found;
 }
 #else

@@ -5,12 +5,14 @@
 
 #include "cpu.h"
 
-
 namespace sparsebench {
 namespace {
 
 const Kernels& kernels(Isa isa) {
 #ifdef SPARSEBENCH_X86
+#ifdef SPARSEBENCH_AMX
+  if (isa == Isa::amx) return amx_kernels();
+#endif
   if (isa >= Isa::avx512) return avx512_kernels();
   if (isa == Isa::avx2) return avx2_kernels();
 #endif
@@ -45,7 +47,11 @@ bool supports(Isa isa) {
     case Isa::scalar: return true;
     case Isa::avx2: return cpu().avx2;
     case Isa::avx512: return cpu().avx512;
+#ifdef SPARSEBENCH_AMX
+    case Isa::amx: return cpu().avx512 && cpu().amx;
+#else
     case Isa::amx: return false;
+#endif
   }
   return false;
 }
@@ -55,12 +61,24 @@ Isa best_isa() {
   return best;
 }
 
+Activations* start_prepare(const Matrix& matrix, int64_t rows, void* scratch, Isa isa) {
+  const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
+  const bool whole =
+      kernels(isa).whole_rows && rows > kFewRows && (matrix.value == Value::bf16 || matrix.value == Value::i8);
+  const Form form = integers ? Form::bytes : whole ? Form::pairs : Form::floats;
+  return place(matrix, rows, form, whole ? 1 : rows_per_block(matrix.value, rows), scratch);
+}
+
+void prepare_part(const Matrix& matrix, const float* rows_in, int64_t stride, Activations& activations, int64_t part,
+                  int64_t parts, Isa isa) {
+  const int64_t blocks = activations.blocks;
+  fill(matrix, rows_in, stride, kernels(isa).quantize, blocks * part / parts, blocks * (part + 1) / parts, activations);
+}
+
 const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t rows, int64_t stride, void* scratch,
                            Isa isa) {
-  const Kernels& with = kernels(isa);
-  const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
-  Activations* activations = place(matrix, rows, integers ? Form::bytes : Form::floats, scratch);
-  fill(matrix, rows_in, stride, with.quantize, *activations);
+  Activations* activations = start_prepare(matrix, rows, scratch, isa);
+  prepare_part(matrix, rows_in, stride, *activations, 0, 1, isa);
   return activations;
 }
 

@@ -49,12 +49,17 @@ struct Activations;
 size_t activation_bytes(const Matrix& matrix, int64_t rows);
 
 // Writes `rows` float32 rows (stride `stride` floats) to `scratch` (64-byte aligned, activation_bytes() long).
-//   f32, bf16: as they are (bf16 GEMM of many rows rounds them to bfloat16, as torch does)
+//   f32, bf16: as they are (AMX rounds many rows to bfloat16, as torch does)
 //   i8:  symmetric per row, scale max|x| / 127.5, half to even, clamped to [-128, 127] (compressed-tensors' rule), or
 //        with the static scale
 //   i4:  int8 per row and group of inputs, scale max|x| / 127
 const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t rows, int64_t stride, void* scratch,
                            Isa isa);
+
+// The same by several threads: one starts it, then every part in [0, parts) is prepared, by anyone, in any order.
+Activations* start_prepare(const Matrix& matrix, int64_t rows, void* scratch, Isa isa);
+void prepare_part(const Matrix& matrix, const float* rows_in, int64_t stride, Activations& activations, int64_t part,
+                  int64_t parts, Isa isa);
 
 // y[row][output] = sum_k x[row][k] W[output][k] for the outputs of tiles [first, last); `stride` floats between rows of
 // y. Outputs beyond matrix.outputs are not written. One thread; tiles are independent, so callers split them.
