@@ -34,6 +34,7 @@ def panel(
     reader_gbs: float = 10.0,
     failed: dict[str, str] | None = None,
     drift: float = 0.01,
+    steal: float = 0.0,
 ) -> Lines:
     """Four blocks of every variant, each a little slower than the block before, with the reader in between."""
     lines: Lines = []
@@ -76,7 +77,7 @@ def panel(
             "told": told,
             "machine": {"cpu": "A CPU", "cores": 2, "system": "Linux", "python": "3.11"},
             "cache_mb": 100.0,
-            "activity": {"busy": 0.5, "steal": 0.0, "load_average": None},
+            "activity": {"busy": 0.5, "steal": steal, "load_average": None},
             "finished": "2026-01-01T00:00:00Z",
         }
     )
@@ -225,6 +226,18 @@ def test_kernels_are_held_against_the_bandwidth_and_against_two_threads() -> Non
     scales = claims["Kernel i8 at 70 %: 2 threads at least 1.8 times as fast as 1, where bandwidth is"]
     assert scales.holds and "grew 1.90 times" in scales.numbers
     assert claims["Kernel i4 at 70 % reads at 85% of the bandwidth or more (1 thread)"].holds is None
+
+
+def test_a_claim_rests_on_a_panel_that_nothing_disturbed_where_there_is_one() -> None:
+    sizes = {"ours:i8@0": 1034.0, "ours:i8@70": 478.0}
+    disturbed = panel(1, {"ours:i8@0": 0.1, "ours:i8@70": 0.09}, megabytes=sizes, group="integer", steal=0.04)
+    calm = panel(2, {"ours:i8@0": 0.09, "ours:i8@70": 0.04}, megabytes=sizes, group="graph-int8")
+    (claim,) = [each for each in check_claims(panels_of([*disturbed, *calm])) if "alone, int8" in each.text]
+    assert claim.holds and claim.numbers.startswith("2.25 times") and "restless" not in claim.numbers
+    (claim,) = [each for each in check_claims(panels_of(disturbed)) if "alone, int8" in each.text]
+    assert claim.holds is False and claim.numbers.endswith("; restless")
+    found = panels_of(disturbed)
+    assert "**restless**: 4.0% of the cores' time was stolen" in markdown(found, check_claims(found), "")
 
 
 def test_a_claim_says_why_a_peer_is_missing() -> None:

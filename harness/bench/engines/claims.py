@@ -79,7 +79,8 @@ def check_claims(panels: Sequence[Panel], shape: str = _SHAPE) -> list[Claim]:
 
 
 def _find(panels: Sequence[Panel], threads: int, workload: str, *variants: str) -> Panel | None:
-    for panel in panels:
+    """The panel of these variants; of several, one that nothing disturbed."""
+    for panel in sorted(panels, key=lambda panel: bool(panel.unrest)):
         same = panel.line["threads"] == threads and panel.line["workload"] == workload
         if same and all(panel.row(variant) is not None for variant in variants):
             return panel
@@ -93,7 +94,8 @@ def _near(panels: Sequence[Panel], near: Near, threads: int) -> Claim:
     row = panel.row(name) if panel else None
     if panel is None or row is None or row.share is None:
         return Claim(text, None, "not measured")
-    return Claim(text, row.share >= near.least, f"{row.rate:.2f} of {panel.bandwidth:.2f} GB/s: {row.share:.1%}")
+    numbers = f"{row.rate:.2f} of {panel.bandwidth:.2f} GB/s: {row.share:.1%}{_disturbed(panel)}"
+    return Claim(text, row.share >= near.least, numbers)
 
 
 def _scales(panels: Sequence[Panel], kind: str) -> Claim:
@@ -106,7 +108,7 @@ def _scales(panels: Sequence[Panel], kind: str) -> Claim:
     assert rows[0].seconds and rows[1].seconds
     found, possible = rows[0].seconds / rows[1].seconds, two.bandwidth / one.bandwidth
     needed = min(SCALING, SCALING / 2 * possible)
-    shown = f"{found:.2f} times; the bandwidth grew {possible:.2f} times (two panels)"
+    shown = f"{found:.2f} times; the bandwidth grew {possible:.2f} times (two panels){_disturbed(one, two)}"
     return Claim(text, found >= needed, shown)
 
 
@@ -121,7 +123,7 @@ def _faster(panels: Sequence[Panel], claim: Faster, threads: int) -> Claim:
     slow, fast = panel.row(claim.slow), panel.row(claim.fast)
     if slow and fast and slow.megabytes and fast.megabytes and claim.workload == _DECODE:
         numbers += f"; the bytes allow {slow.megabytes / fast.megabytes:.2f} at the same rate"
-    return Claim(text, ratio.value >= claim.least, numbers)
+    return Claim(text, ratio.value >= claim.least, numbers + _disturbed(panel))
 
 
 def _why(panels: Sequence[Panel], claim: Faster, threads: int) -> str:
@@ -131,6 +133,10 @@ def _why(panels: Sequence[Panel], claim: Faster, threads: int) -> str:
                 if row.variant in (claim.slow, claim.fast) and row.error:
                     return f"not measured: {row.variant}: {row.error}"
     return "not measured"
+
+
+def _disturbed(*panels: Panel) -> str:
+    return "; restless" if any(panel.unrest for panel in panels) else ""
 
 
 def shown(ratio: Ratio) -> str:

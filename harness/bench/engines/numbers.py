@@ -10,6 +10,10 @@ from typing import Any
 from harness.bench.clock import Ratio, speed_ratio
 
 READER = "reader:read"
+RESTLESS = 0.15
+"""How far the read bandwidth may move between blocks before a panel is called restless."""
+STOLEN = 0.01
+"""Share of the cores' time that other guests of the hypervisor may take before it is."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,17 @@ class Panel:
     reader: tuple[float, float] | None
     moved: float | None
     rows: tuple[Row, ...]
+
+    @property
+    def unrest(self) -> tuple[str, ...]:
+        """Why it should be measured again; empty where nothing disturbed it."""
+        why = []
+        if self.moved is not None and self.moved > RESTLESS:
+            why.append(f"the reader moved by {self.moved:.0%} between blocks")
+        steal = self.line["activity"]["steal"]
+        if steal is not None and steal > STOLEN:
+            why.append(f"{steal:.1%} of the cores' time was stolen")
+        return tuple(why)
 
     def row(self, variant: str) -> Row | None:
         """A variant's row, if it has numbers."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.bench.engines.arms import SHAPES, Shape
-from harness.bench.engines.numbers import READER, Panel, Row
+from harness.bench.engines.numbers import READER, RESTLESS, STOLEN, Panel, Row
 from harness.bench.sparsify.claims import Claim
 from harness.bench.sparsify.render import table
 
-RESTLESS = 0.15
-"""How far the read bandwidth may move between blocks before the report says so."""
 _PARTS = ("matrices", "attention", "other", "waiting")
 _NONE = "—"
 _VERDICT = {True: "yes", False: "**no**", None: "not measured"}
@@ -96,8 +94,7 @@ def _panel(panel: Panel) -> str:
         facts.append(f"read bandwidth {panel.bandwidth:.2f} GB/s ({best})")
     if panel.reader is not None:
         facts.append(f"reader {panel.reader[0]:.2f} GB/s, its best pass {panel.reader[1]:.2f}")
-    if panel.moved is not None and panel.moved > RESTLESS:
-        facts.append(f"**restless**: the reader moved by {panel.moved:.0%} between blocks")
+    facts += [f"**restless**: {why}" for why in panel.unrest]
     columns = ["engine", "ms", "range of blocks"]
     columns += ["tokens/s"] if not line["group"].startswith("kernels") else []
     columns += ["MB", "GB/s", "of bandwidth"] if reads else []
@@ -147,7 +144,9 @@ def _reading(panels: Sequence[Panel]) -> str:
         "- MB: weights that a step reads (linears and head; the embedding is not read), in the engine's own format. "
         "GB/s: these over the median; keys, values and activations are not counted.\n"
         "- read bandwidth: the best of our reader's median and every engine's own rate in that panel.\n"
-        f"- restless: the reader's block medians lie more than {RESTLESS:.0%} apart: other work disturbed the panel.\n"
+        f"- restless: the reader's block medians lie more than {RESTLESS:.0%} apart, or other guests of the hypervisor "
+        f"took more than {STOLEN:.0%} of the cores' time. They disturb those most that compute most for a byte, which "
+        "sparse weights do.\n"
         f"- Before every step a file of {'/'.join(map(str, sorted(flush)))} MB is read (last-level cache: {cache}), so "
         "that no engine finds weights in a cache: int4 and sparse int8 weights at the 1.1B shape are below a gigabyte, "
         "and a whole model has no second copy to alternate with.\n"
