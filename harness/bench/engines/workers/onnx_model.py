@@ -277,7 +277,7 @@ def _forward(
 def feeds(inputs: list[tuple[str, tuple[int, ...], str]], shape: dict[str, Any]) -> dict[str, Array]:
     """Values for a graph's inputs: random tokens, keys and values."""
     stream = np.random.default_rng(11)
-    found = {}
+    found: dict[str, Array] = {}
     for name, dims, kind in inputs:
         if kind == "int64":
             found[name] = stream.integers(8, shape["vocab"], dims)
