@@ -1,4 +1,4 @@
-"""`sparsebench bench`: a speed panel without a study, load on an endpoint, and sparsification next to others."""
+"""`sparsebench bench`: a speed panel without a study, load on an endpoint, methods and engines next to others."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class _PanelByDefault(TyperGroup):
 
 bench_app = typer.Typer(
     cls=_PanelByDefault,
-    help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; or "
-    "`sparsify` for pruning and quantization next to llm-compressor.",
+    help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; "
+    "`sparsify` for pruning and quantization next to llm-compressor; `engines` for our sparse CPU engine next to "
+    "others.",
     epilog="Examples:  sparsebench bench pocket ./sparse --workload decode --out out/speed  |  sparsebench bench serve "
     "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4  |  sparsebench bench sparsify --model pocket "
     "--out out/sparsify",
@@ -243,6 +244,81 @@ def sparsify(
     run_benchmark(plan, measure=not report, quiet=quiet)
     if not quiet:
         typer.echo(f"results: {out / 'results.md'}")
+
+
+@bench_app.command(
+    epilog="Examples:  sparsebench bench engines --peers ~/peers --out results/engines  |  sparsebench bench engines "
+    "--engines 'ours:*,torch:fp32' --groups float32 --sparsities 0,70 --workloads decode-b1 --out out/engines  |  "
+    "sparsebench bench engines --report --out results/engines. An interrupted run continues: panels that are in the "
+    "journal are not measured again. The largest group holds about 17 GB; a panel takes --budget seconds and its "
+    "opening a minute or two; building llama.cpp takes a quarter of an hour, once.",
+)
+def engines(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, results.md, plots, raw lines.")],
+    engines: Annotated[str | None, typer.Option(help="Names or globs, such as ours:*,llama.cpp:*.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Groups that are measured in turn; names or globs.")] = None,
+    shapes: Annotated[str, typer.Option(help="1.1b, 7b-4layers or tiny.")] = "1.1b",
+    workloads: Annotated[
+        str, typer.Option(help="decode-b1, decode-b4, decode-b16, prefill-512; names or globs.")
+    ] = "decode-b1",
+    threads: Annotated[str, typer.Option(help="Numbers of threads, such as 1,2.")] = "1",
+    sparsities: Annotated[str, typer.Option(help="Of our engine, in percent: of 0, 50, 60, 70, 80.")] = "0,50,70",
+    peers: Annotated[
+        Path | None, typer.Option(help="Folder for the peers' environments; made if absent. Without it, no peers.")
+    ] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for the peers' model files and logs.")] = None,
+    budget: Annotated[float, typer.Option(min=0.1, help="Seconds of measuring a panel.")] = 60.0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure nothing; write the results of what is there.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure panels anew that are in the journal; the last run counts.")
+    ] = False,
+    list_engines: Annotated[bool, typer.Option("--list", help="Print groups and engines, and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Speed on random weights: ours next to torch, llama.cpp, OpenVINO, ONNX Runtime and DeepSparse."""
+    import shlex
+    import sys
+
+    from harness.bench.engines.arms import SHAPES, WORKLOADS, chosen, chosen_groups
+
+    picked = chosen_groups(engines, groups, _numbers("--sparsities", sparsities, range(100)))
+    if list_engines:
+        typer.echo("\n".join(f"{group.name}: {', '.join(each.name for each in group.variants)}" for group in picked))
+        return
+    from harness.bench.engines.run import Plan, run_benchmark
+    from harness.bench.engines.session import Settings
+    from harness.models import cache_directory
+
+    plan = Plan(
+        shapes=chosen("--shapes", shapes, SHAPES),
+        groups=picked,
+        threads=_numbers("--threads", threads, range(1, 1025)),
+        workloads=chosen("--workloads", workloads, WORKLOADS),
+        out=out,
+        work=(work or cache_directory() / "bench-engines").expanduser().absolute(),
+        peers=peers.expanduser().absolute() if peers else None,
+        settings=Settings(budget=budget),
+        command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word not in ('--report', '--again'))}",
+        again=again,
+    )
+    run_benchmark(plan, measure=not report, quiet=quiet)
+    if not quiet:
+        typer.echo(f"results: {out / 'results.md'}")
+
+
+def _numbers(option: str, text: str, possible: range) -> tuple[int, ...]:
+    from harness.errors import ConfigError
+
+    try:
+        numbers = tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise ConfigError(f"{option} is a list of numbers such as 0,70, not {text!r}") from None
+    wrong = [number for number in numbers if number not in possible]
+    if wrong:
+        raise ConfigError(f"{option}: {wrong[0]} is not between {possible[0]} and {possible[-1]}")
+    return numbers
 
 
 def _seeds(text: str) -> tuple[int, ...]:

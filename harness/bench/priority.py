@@ -24,15 +24,23 @@ def raise_priority() -> None:
             AUTOGROUP.write_text(str(NICE))
 
 
-def keep_to(threads: int) -> None:
-    """Keep this process to as many processors as it has threads, the last ones that it may use.
+def favour(pid: int) -> None:
+    """The same for a process that was just started with a session of its own."""
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
+
+
+def keep_to(threads: int, pid: int = 0) -> None:
+    """Keep a process (0: this one) to as many processors as it has threads, the last ones that it may use.
 
     All workers of a panel get the same ones. Otherwise the scheduler puts each where it likes, and the difference
     between two processors (and what their other halves are doing) looks like one between variants.
     """
     if hasattr(os, "sched_setaffinity"):
         allowed = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, allowed[-threads:])
+        os.sched_setaffinity(pid, allowed[-threads:])
 
 
 def priority() -> dict[str, int | None]:

@@ -89,7 +89,7 @@ struct Pass {
   std::vector<float*> scores;
   float *qkv = nullptr, *mixed = nullptr, *gate = nullptr, *up = nullptr, *delta = nullptr;
   int64_t hidden_stride, qkv_stride, mixed_stride, inner_stride, score_stride = 0;
-  const Activations* prepared[kInputs] = {};  // of the shared rows
+  Activations* prepared[kInputs] = {};  // of the shared rows
 
   Pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,
        const std::vector<int64_t>& kept, float* logits, int threads, Isa isa)
@@ -208,7 +208,7 @@ class Worker {
   int64_t rows_ = 0;
   bool alone_ = false;
   Pass::Rows buffers_{};
-  const Activations* prepared_[kInputs] = {};
+  Activations* prepared_[kInputs] = {};
 };
 
 void Worker::run() noexcept {
@@ -298,30 +298,42 @@ void Worker::add_and_norm(const float* delta, const Norm* delta_norm, const Norm
     apply(norm, x(row), decoder_.hidden, normed(row));
   }
   lap(&Times::other);
-  if (!alone_) meet();
 }
 
+// Brings an input into the forms that these matrices read; one that several read alike is prepared once.
 void Worker::prepare(std::initializer_list<const Linear*> linears, const float* input, int64_t stride) {
-  const Activations** results = alone_ ? prepared_ : pass_.prepared;
+  Activations** results = alone_ ? prepared_ : pass_.prepared;
+  const auto first_alike = [&](const Linear* const* linear) {
+    return std::find_if(linears.begin(), linear, [&](const Linear* earlier) {
+      return share_input(earlier->matrix, (*linear)->matrix);
+    });
+  };
   if (alone_ || rank_ == 0) {
     uint8_t* scratch = buffers_.prepared;
     for (auto linear = linears.begin(); linear != linears.end(); ++linear) {
-      const Matrix& matrix = (*linear)->matrix;
-      const auto same = [&](const Linear* earlier) { return share_input(earlier->matrix, matrix); };
-      const auto found = std::find_if(linears.begin(), linear, same);
-      const Activations** result = results + (linear - linears.begin());
-      if (found != linear) {
-        *result = results[found - linears.begin()];
+      const auto alike = first_alike(linear);
+      Activations*& result = results[linear - linears.begin()];
+      if (alike != linear) {
+        result = results[alike - linears.begin()];
       } else {
-        *result = sparsebench::prepare(matrix, input, rows_, stride, scratch, pass_.isa);
-        scratch += round_to(static_cast<int64_t>(activation_bytes(matrix, rows_)), 64);
+        result = start_prepare((*linear)->matrix, rows_, scratch, pass_.isa);
+        scratch += round_to(static_cast<int64_t>(activation_bytes((*linear)->matrix, rows_)), 64);
       }
     }
   }
+  if (!alone_) {
+    // Also for the input itself, of which every thread may have written some rows.
+    lap(&Times::other);
+    meet();
+    std::copy(results, results + linears.size(), prepared_);
+  }
+  const int64_t part = alone_ ? 0 : rank_, parts = alone_ ? 1 : pass_.threads;
+  for (auto linear = linears.begin(); linear != linears.end(); ++linear) {
+    if (first_alike(linear) != linear) continue;
+    prepare_part((*linear)->matrix, input, stride, *prepared_[linear - linears.begin()], part, parts, pass_.isa);
+  }
   lap(&Times::other);
-  if (alone_) return;
-  meet();
-  std::copy(pass_.prepared, pass_.prepared + linears.size(), prepared_);
+  if (!alone_) meet();
 }
 
 void Worker::multiply_tiles(const Target& target, Tiles tiles) {
