@@ -18,15 +18,17 @@ namespace {
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr int64_t kTilesPerPart = 8;
 
-size_t alignment(size_t size) { return size >= 2 * kHugePage ? kHugePage : 64; }
+// Half a huge page or more is rounded up to whole ones: a part of one would get small pages.
+size_t alignment(size_t size) { return size >= kHugePage / 2 ? kHugePage : 64; }
+size_t whole(size_t size) { return (size + alignment(size) - 1) / alignment(size) * alignment(size); }
 }  // namespace
 
 Buffer::Buffer(size_t size) : size_(size) {
   const size_t unit = alignment(size);
-  void* data = std::aligned_alloc(unit, (size + unit - 1) / unit * unit);
+  void* data = std::aligned_alloc(unit, whole(size));
   if (!data) throw std::bad_alloc();
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (unit == kHugePage) madvise(data, size, MADV_HUGEPAGE);  // a hint: without huge pages it is only slower
+  if (unit == kHugePage) madvise(data, whole(size), MADV_HUGEPAGE);  // a hint: without huge pages it is only slower
 #endif
   data_.reset(static_cast<uint8_t*>(data));
 }
