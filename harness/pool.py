@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +66,23 @@ def describe_error(error: BaseException) -> tuple[str, int] | None:
     return None
 
 
+def _start_server() -> None:
+    """Start the server that workers are forked from, if it does not run.
+
+    Left alone, it would look for modules in the current folder first. In a checkout of sparsebench that is the source,
+    which has no compiled kernels, and elsewhere it is whatever lies there.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 class Pool:
     """Runs tasks in processes of their own, at most `jobs` at a time.
 
@@ -78,6 +96,7 @@ class Pool:
         self._log = log
         self._context = mp.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOAD)
+        _start_server()
         self._running: dict[Connection, tuple[Any, Task]] = {}
 
     def run(self, tasks: list[Task], *, ready: Callable[[Task, list[Task]], bool] | None = None) -> Iterator[Message]:

@@ -53,7 +53,7 @@ class PanelRunner:
         paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
         self._stderr = tempfile.TemporaryFile()
-        command = [sys.executable, "-m", "harness.bench.host"]
+        command = [sys.executable, "-P", "-m", "harness.bench.host"]
         self._host = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
         )

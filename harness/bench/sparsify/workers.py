@@ -123,7 +123,7 @@ def parse_answer(line: str) -> dict[str, Any]:
 
 def our_worker(log: Path) -> Worker:
     """The process that makes our variants."""
-    return Worker([sys.executable, "-m", "harness.bench.sparsify.our_worker"], log=log)
+    return Worker([sys.executable, "-P", "-m", "harness.bench.sparsify.our_worker"], log=log)
 
 
 def peer_worker(environment: Path, log: Path) -> Worker:
