@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("harness.engines.sparse._kernels")
 
-from harness.engines.sparse._kernels import Decoder, Matrix, isas
+from harness.engines.sparse._kernels import Decoder, Matrix, best_isa, isas
 from harness.engines.sparse.native import NativeModel, Unsupported
 
 kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("native_models.py"))))
@@ -142,6 +142,10 @@ def test_bfloat16_cache_is_close_and_half_as_large() -> None:
     assert small_state.bytes * 2 == exact_state.bytes
 
 
+# What AMX, which rounds the activations of many rows to bfloat16, adds to errors relative to the largest logit.
+AMX_ERROR = 0.02 if best_isa() == "amx" else 0.0
+
+
 def pack_as(kind: str, module: torch.nn.Linear, *, sparse: bool) -> Matrix:
     """Packs a linear and gives it the weights that were packed."""
     weight = module.weight.detach()
@@ -167,7 +171,9 @@ def test_bfloat16_weights_and_embedding() -> None:
     decoder = NativeModel.build(model, matrices, threads=1)
     tokens = kit.tokens_for(model, 40)
     logits = decoder.forward(decoder.new_state(40), [0], [tokens], keep=40)
-    np.testing.assert_allclose(logits, kit.reference(model.float(), tokens), **TOLERANCE)
+    wanted = kit.reference(model.float(), tokens)
+    bound = {"rtol": TOLERANCE["rtol"], "atol": TOLERANCE["atol"] + AMX_ERROR * float(np.abs(wanted).max())}
+    np.testing.assert_allclose(logits, wanted, **bound)
 
 
 @pytest.mark.parametrize(("kinds", "error"), [(("f32", "bf16"), 1e-5), (("i8", "f32", "i4", "bf16", "i4"), 0.05)])
@@ -187,7 +193,7 @@ def test_matrices_of_several_kinds_that_share_an_input(kinds: tuple[str, ...], e
         logits += [decoder.forward(state, [0], [[token]]) for token in tokens[30:]]
         results.append(np.concatenate(logits))
     # Integer weights round their activations, so they are near the float model, not equal.
-    assert np.abs(results[0] - wanted).max() < error * np.abs(wanted).max()
+    assert np.abs(results[0] - wanted).max() < (error + AMX_ERROR) * np.abs(wanted).max()
     assert np.array_equal(*results)
 
 
