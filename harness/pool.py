@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,11 +72,15 @@ def _start_server() -> None:
     Left alone, it would look for modules in the current folder first. In a checkout of sparsebench that is the source,
     which has no compiled kernels, and elsewhere it is whatever lies there.
     """
+    resource_tracker.ensure_running()  # it would unblock the signal below
     before = os.environ.get("PYTHONSAFEPATH")
     os.environ["PYTHONSAFEPATH"] = "1"
+    # The server and its workers never see Ctrl-C, which is the parent's to handle, not even while they start.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         forkserver.ensure_running()
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if before is None:
             del os.environ["PYTHONSAFEPATH"]
         else:
