@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
 from harness.bench.engines.numbers import Panel, Row
+from harness.bench.svg import svg_line, svg_text
 
 _WIDTH, _HEIGHT = 940, 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 300, 56, 56
@@ -58,17 +58,17 @@ def roofline(panels: Sequence[Panel], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
         'font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        _text(_LEFT, 22, title, size=14),
-        _text(_LEFT, 40, f"no skill (random weights); dashed: what {bandwidth:.1f} GB/s allow; {marks}", size=11),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "weights read for a token, MB", anchor="middle"),
-        _text(_LEFT - 50, _TOP - 6, "tokens/s", size=11),
+        svg_text(_LEFT, 22, title, size=14),
+        svg_text(_LEFT, 40, f"no skill (random weights); dashed: what {bandwidth:.1f} GB/s allow; {marks}", size=11),
+        svg_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "weights read for a token, MB", anchor="middle"),
+        svg_text(_LEFT - 50, _TOP - 6, "tokens/s", size=11),
     ]
     for value in _ticks(*(math.exp(each) for each in ys)):
-        parts.append(_line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), "#e4e4e4"))
-        parts.append(_text(_LEFT - 6, y(value) + 4, f"{value:g}", anchor="end"))
+        parts.append(svg_line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), "#e4e4e4"))
+        parts.append(svg_text(_LEFT - 6, y(value) + 4, f"{value:g}", anchor="end"))
     for value in _ticks(*(math.exp(each) for each in xs)):
-        parts.append(_line(x(value), _TOP, x(value), _HEIGHT - _BOTTOM, "#f0f0f0"))
-        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 18, f"{value:g}", anchor="middle"))
+        parts.append(svg_line(x(value), _TOP, x(value), _HEIGHT - _BOTTOM, "#f0f0f0"))
+        parts.append(svg_text(x(value), _HEIGHT - _BOTTOM + 18, f"{value:g}", anchor="middle"))
     low, high = (math.exp(each) for each in xs)
     ends = [(size, bandwidth * 1e3 / size * batch) for size in (low, high)]
     # The line leaves the picture at the top: cut there, not squeezed.
@@ -76,7 +76,7 @@ def roofline(panels: Sequence[Panel], title: str) -> str:
     if ends[0][1] > top:
         ends[0] = (bandwidth * 1e3 * batch / top, top)
     (x1, y1), (x2, y2) = ((x(size), y(max(speed, math.exp(ys[0])))) for size, speed in ends)
-    parts.append(_line(x1, y1, x2, y2, "#000000", width=1.5, dash="6 3"))
+    parts.append(svg_line(x1, y1, x2, y2, "#000000", width=1.5, dash="6 3"))
     order = sorted(rows, key=lambda row: -(row.tokens_per_s or 0))
     step = min(22.0, (_HEIGHT - _TOP - 24) / max(1, len(order)))
     for index, row in enumerate(order):
@@ -85,14 +85,14 @@ def roofline(panels: Sequence[Panel], title: str) -> str:
         sparse = "@" in rest and not rest.partition("@")[2].startswith("0")
         at = (x(row.megabytes or 1.0), y(row.tokens_per_s or 1.0))
         line = _TOP + 6 + step * index
-        parts.append(_line(at[0] + 5, at[1], _WIDTH - _RIGHT + 16, line, "#cccccc", width=0.6))
+        parts.append(svg_line(at[0] + 5, at[1], _WIDTH - _RIGHT + 16, line, "#cccccc", width=0.6))
         parts.append(_dot(*at, colour, filled=sparse))
         parts.append(_dot(_WIDTH - _RIGHT + 22, line, colour, filled=sparse))
         told = f"{row.variant}: {row.tokens_per_s:.1f}/s, {row.share:.0%}"
-        parts.append(_text(_WIDTH - _RIGHT + 32, line + 4, told, size=11))
+        parts.append(svg_text(_WIDTH - _RIGHT + 32, line + 4, told, size=11))
     for index, (variant, speed) in enumerate(sorted(unknown.items())):
         told = f"{variant}: {speed:.1f}/s, size of its weights unknown"
-        parts.append(_text(_LEFT + 8, _HEIGHT - _BOTTOM - 10 - 15 * index, told, size=11))
+        parts.append(svg_text(_LEFT + 8, _HEIGHT - _BOTTOM - 10 - 15 * index, told, size=11))
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
 
@@ -105,14 +105,3 @@ def _ticks(low: float, high: float) -> list[float]:
 def _dot(x: float, y: float, colour: str, *, filled: bool) -> str:
     fill = colour if filled else "white"
     return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{colour}" stroke-width="2"/>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = "") -> str:
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}" '
-        f'stroke-dasharray="{dash}"/>'
-    )
-
-
-def _text(x: float, y: float, said: str, *, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">{escape(said)}</text>'

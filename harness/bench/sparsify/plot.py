@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from harness.bench.sparsify.arms import METHODS, PEER, SLOPED, SPARSITIES, Arm
+from harness.bench.svg import svg_line, svg_text
 
 _WIDTH, _HEIGHT = 830, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 320, 40, 50
@@ -51,18 +51,18 @@ def perplexity_plot(found: Mapping[str, Sequence[tuple[int, float]]], dense: flo
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
         'font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        _text(_LEFT, 22, title, size=14),
-        _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "zeros, % of the linears' weights", anchor="middle"),
+        svg_text(_LEFT, 22, title, size=14),
+        svg_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 12, "zeros, % of the linears' weights", anchor="middle"),
     ]
     for value in _ticks(math.exp(low), math.exp(high)):
-        parts.append(_line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), "#dddddd"))
-        parts.append(_text(_LEFT - 6, y(value) + 4, f"{value:g}", anchor="end"))
+        parts.append(svg_line(_LEFT, y(value), _WIDTH - _RIGHT, y(value), "#dddddd"))
+        parts.append(svg_text(_LEFT - 6, y(value) + 4, f"{value:g}", anchor="end"))
     for sparsity in xs:
-        parts.append(_text(x(sparsity), _HEIGHT - _BOTTOM + 18, str(sparsity), anchor="middle"))
-    parts.append(_line(_LEFT, y(dense), _WIDTH - _RIGHT, y(dense), "#000000", dash="2 3"))
-    parts.append(_text(_WIDTH - _RIGHT - 4, y(dense) - 5, f"dense {dense:.2f}", anchor="end", size=11))
+        parts.append(svg_text(x(sparsity), _HEIGHT - _BOTTOM + 18, str(sparsity), anchor="middle"))
+    parts.append(svg_line(_LEFT, y(dense), _WIDTH - _RIGHT, y(dense), "#000000", dash="2 3"))
+    parts.append(svg_text(_WIDTH - _RIGHT - 4, y(dense) - 5, f"dense {dense:.2f}", anchor="end", size=11))
     if highest > math.exp(high):
-        parts.append(_text(_LEFT + 4, _TOP - 4, f"cut at {math.exp(high):.0f}", size=11))
+        parts.append(svg_text(_LEFT + 4, _TOP - 4, f"cut at {math.exp(high):.0f}", size=11))
     # The legend lists the methods in the order of their last points, so that it reads like the picture.
     order = sorted(found, key=lambda label: -found[label][-1][1])
     for index, label in enumerate(found):
@@ -77,9 +77,9 @@ def perplexity_plot(found: Mapping[str, Sequence[tuple[int, float]]], dense: flo
             for sparsity, value in found[label]
         ]
         row = _TOP + 10 + 22 * order.index(label)
-        parts.append(_line(_WIDTH - _RIGHT + 14, row, _WIDTH - _RIGHT + 40, row, colour, width=2, dash=dash))
+        parts.append(svg_line(_WIDTH - _RIGHT + 14, row, _WIDTH - _RIGHT + 40, row, colour, width=2, dash=dash))
         parts.append(
-            _text(_WIDTH - _RIGHT + 46, row + 4, f"{label} ({found[label][-1][1]:.1f} at {found[label][-1][0]} %)")
+            svg_text(_WIDTH - _RIGHT + 46, row + 4, f"{label} ({found[label][-1][1]:.1f} at {found[label][-1][0]} %)")
         )
     parts.append("</svg>")
     return "\n".join(parts) + "\n"
@@ -88,14 +88,3 @@ def perplexity_plot(found: Mapping[str, Sequence[tuple[int, float]]], dense: flo
 def _ticks(low: float, high: float) -> list[float]:
     steps = [base * 10.0**power for power in range(-1, 7) for base in (1, 1.5, 2, 3, 4, 5, 6, 8)]
     return [step for step in steps if low <= step <= high]
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, *, width: float = 1, dash: str = "") -> str:
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}" '
-        f'stroke-dasharray="{dash}"/>'
-    )
-
-
-def _text(x: float, y: float, said: str, *, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}">{escape(said)}</text>'
