@@ -51,8 +51,14 @@ bool amx_present(unsigned features, uint64_t state) {
 #endif
 }
 
+bool made_by_amd() {
+  const Leaf vendor(0, 0);
+  return vendor.ebx == 0x68747541 && vendor.edx == 0x69746e65 && vendor.ecx == 0x444d4163;  // "Auth" "enti" "cAMD"
+}
+
 Cpu detect() {
   Cpu found;
+  found.follows_streams = made_by_amd();
   const Leaf basic(1, 0), extended(7, 0);
   if (!bit(basic.ecx, 27)) return found;  // OSXSAVE
   const uint64_t state = saved_state();

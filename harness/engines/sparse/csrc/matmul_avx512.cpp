@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "avx512.h"
+#include "cpu.h"
 
 namespace sparsebench {
 namespace {
@@ -20,6 +21,7 @@ struct Job {
   int64_t rows;  // that are stored
   float* y;      // of the first
   int64_t stride;
+  bool ahead;    // whether to prefetch dense values; tiles of two streams (sparse, int4) always are
 };
 
 static inline __m512 broadcast(const uint32_t* at) {
@@ -119,9 +121,9 @@ void plain_tile(const Job& job, int64_t tile) {
     for (int64_t at = 0; at < kChunk * kMask; at += 64) prefetch(mask + at);
 #pragma GCC unroll 8
     for (int64_t step = 0; step < kChunk; step += 2) {
-      prefetch(steps.at());
+      if (Sparse || job.ahead) prefetch(steps.at());
       sums.template add<0>(steps.template next<0>(mask + step * kMask), x + step * kUnit);
-      if (!Sparse) prefetch(steps.at());
+      if (!Sparse && job.ahead) prefetch(steps.at());
       sums.template add<1>(steps.template next<1>(mask + (step + 1) * kMask), x + (step + 1) * kUnit);
     }
     mask += kChunk * kMask;
@@ -241,11 +243,12 @@ void multiply_few_avx512(const Matrix& m, const Activations& a, int64_t first, i
                          int64_t stride) {
   const Layout layout(m);
   const Run run = choose(m, a.block);
+  const bool ahead = !cpu().follows_streams;
   for (int64_t tile = first; tile < last; ++tile)
     for (int64_t block = 0; block < a.blocks; ++block) {
       const int64_t row = block * a.block;
       run({m, layout, a.lanes + a.lane(row, 0), a.scales + a.scale(row, 0), a.offsets + a.scale(row, 0), a.rows - row,
-           y + row * stride, stride},
+           y + row * stride, stride, ahead},
           tile);
     }
 }
