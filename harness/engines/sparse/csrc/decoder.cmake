@@ -1,5 +1,5 @@
 # The native decoder. Its vector code is compiled once per instruction set and chosen when it runs.
-target_sources(_kernels PRIVATE bind_decoder.cpp decoder.cpp pass.cpp kv_cache.cpp ops_scalar.cpp)
+target_sources(_kernels PRIVATE bind_decoder.cpp decoder.cpp pass.cpp pass_plan.cpp kv_cache.cpp ops_scalar.cpp)
 # GCC notes that wide vectors are passed differently without AVX-512; ours never cross a call.
 set(ops_options -Wno-psabi)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")

@@ -4,150 +4,15 @@
 #include <chrono>
 #include <cstring>
 
-#include "threads.h"
+#include "pass_plan.h"
 
 namespace sparsebench {
 namespace {
-
-// Rows of a buffer start this far apart: a width that is a power of two would send a column to one set of the cache.
-constexpr int64_t stride_of(int64_t width) { return round_to(width, kLanes) + kLanes; }
 
 struct Tiles {
   int64_t first = 0;
   int64_t last = 0;
 };
-
-// Consecutive items of one row whose queries go through the attention together.
-struct Block {
-  int64_t item = 0;
-  int64_t count = 0;
-  int64_t out = 0;                 // row of the result
-};
-
-constexpr int kInputs = 3;         // matrices that read one input at most: query, key and value
-
-bool share_input(const Matrix& a, const Matrix& b) {
-  return a.value == b.value && a.inputs == b.inputs && a.group == b.group && a.input_scale == b.input_scale;
-}
-
-size_t prepared_bytes(std::initializer_list<const Linear*> linears, int64_t rows) {
-  size_t bytes = 0;
-  for (auto linear = linears.begin(); linear != linears.end(); ++linear) {
-    const auto same = [&](const Linear* earlier) { return share_input(earlier->matrix, (*linear)->matrix); };
-    if (std::none_of(linears.begin(), linear, same)) {
-      bytes += static_cast<size_t>(round_to(static_cast<int64_t>(activation_bytes((*linear)->matrix, rows)), 64));
-    }
-  }
-  return bytes;
-}
-
-size_t prepared_bytes(const Decoder& decoder, int64_t rows) {
-  size_t most = prepared_bytes({&decoder.head}, rows);
-  for (const Layer& layer : decoder.layers) {
-    const Linear& gate = decoder.gated ? layer.gate : layer.up;
-    most = std::max({most, prepared_bytes({&layer.query, &layer.key, &layer.value}, rows),
-                     prepared_bytes({&layer.output}, rows), prepared_bytes({&gate, &layer.up}, rows),
-                     prepared_bytes({&layer.down}, rows)});
-  }
-  return most;
-}
-
-std::vector<Block> blocks_of(const std::vector<Item>& items, const std::vector<int64_t>& chosen, int64_t longest) {
-  std::vector<Block> blocks;
-  for (size_t at = 0; at < chosen.size(); ++at) {
-    const int64_t item = chosen[at];
-    Block* open = blocks.empty() ? nullptr : &blocks.back();
-    if (open && open->count < longest && open->item + open->count == item && items[open->item].row == items[item].row) {
-      ++open->count;
-    } else {
-      blocks.push_back({item, 1, static_cast<int64_t>(at)});
-    }
-  }
-  return blocks;
-}
-
-struct Pass {
-  const Decoder& decoder;
-  const KvCache& cache;
-  const Angles& angles;
-  const std::vector<Item>& items;
-  const std::vector<int64_t>& kept;
-  float* logits;
-  const Ops& ops;
-  const int threads;
-  const Isa isa;
-  Barrier barrier;
-  bool one_each = true;            // no two items are of one row
-  std::vector<Block> blocks, kept_blocks;
-
-  struct Rows {
-    float *x, *normed;
-    uint8_t* prepared;
-  };
-  Rows shared{};
-  std::vector<Rows> own;
-  std::vector<float*> scores;
-  float *qkv = nullptr, *mixed = nullptr, *gate = nullptr, *up = nullptr, *delta = nullptr;
-  int64_t hidden_stride, qkv_stride, mixed_stride, inner_stride, score_stride = 0;
-  Activations* prepared[kInputs] = {};  // of the shared rows
-
-  Pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,
-       const std::vector<int64_t>& kept, float* logits, int threads, Isa isa)
-      : decoder(decoder), cache(cache), angles(angles), items(items), kept(kept), logits(logits), ops(ops_for(isa)),
-        threads(threads), isa(isa), barrier(threads),
-        hidden_stride(stride_of(decoder.hidden)),
-        qkv_stride(stride_of((decoder.heads + 2 * decoder.kv_heads) * decoder.head_dim)),
-        mixed_stride(stride_of(decoder.heads * decoder.head_dim)), inner_stride(stride_of(decoder.inner)) {}
-
-  int64_t group() const { return decoder.heads / decoder.kv_heads; }
-  void plan();
-  void allocate(Scratch& scratch);
-};
-
-void Pass::plan() {
-  std::vector<int64_t> all(items.size());
-  int64_t longest = 0;
-  for (size_t at = 0; at < items.size(); ++at) {
-    all[at] = static_cast<int64_t>(at);
-    longest = std::max(longest, items[at].position + 1);
-    if (at && items[at].row == items[at - 1].row) one_each = false;
-  }
-  const int64_t together = std::max<int64_t>(1, kQueries / group());
-  blocks = blocks_of(items, all, together);
-  kept_blocks = blocks_of(items, kept, together);
-  score_stride = round_to(longest, kPage) + 2 * kPage;
-}
-
-void Pass::allocate(Scratch& scratch) {
-  const int64_t rows = static_cast<int64_t>(items.size()), few = std::min(rows, kFewRows);
-  const auto bytes = [&](int64_t count) {
-    auto found = scratch.prepared_bytes.find(count);
-    if (found == scratch.prepared_bytes.end()) {
-      found = scratch.prepared_bytes.emplace(count, prepared_bytes(decoder, count)).first;
-    }
-    return found->second;
-  };
-  const int64_t results = static_cast<int64_t>(kept.size());
-  const auto room_for = [&](Scratch::Rows& room, int64_t count, size_t prepared) {
-    return Rows{room.x.floats(count * hidden_stride), room.normed.floats(count * hidden_stride),
-                room.prepared.bytes(prepared)};
-  };
-  // The rows that are left after the last attention may be few although the pass began with many.
-  if (rows > kFewRows) shared = room_for(scratch.shared, rows, std::max(bytes(rows), results ? bytes(results) : 0));
-  scratch.own.resize(std::max(scratch.own.size(), static_cast<size_t>(threads)));
-  scratch.scores.resize(scratch.own.size());
-  const size_t few_bytes = std::max(rows <= kFewRows ? bytes(rows) : 0,
-                                    results && results <= kFewRows ? bytes(results) : 0);
-  for (int rank = 0; rank < threads; ++rank) {
-    own.push_back(room_for(scratch.own[rank], few, few_bytes));
-    scores.push_back(scratch.scores[rank].floats(kQueries * score_stride));
-  }
-  qkv = scratch.qkv.floats(rows * qkv_stride);
-  mixed = scratch.mixed.floats(rows * mixed_stride);
-  gate = scratch.gate.floats(rows * inner_stride);
-  up = scratch.up.floats(rows * inner_stride);
-  delta = scratch.delta.floats(rows * hidden_stride);
-}
 
 // One thread's way through the pass.
 class Worker {
@@ -521,14 +386,6 @@ void Worker::write_logits() {
 }
 
 }  // namespace
-
-uint8_t* Room::bytes(size_t wanted) {
-  if (!memory_ || wanted > memory_->size()) {
-    memory_.reset();
-    memory_ = std::make_unique<Buffer>(std::max<size_t>(wanted, 64));
-  }
-  return memory_->data();
-}
 
 void run_pass(const Decoder& decoder, const KvCache& cache, const Angles& angles, const std::vector<Item>& items,
               const std::vector<int64_t>& kept, float* logits, Scratch& scratch, int threads, Isa isa,
