@@ -10,7 +10,8 @@ from typing import Any
 from harness.errors import ConfigError
 
 SPARSITIES = (0, 50, 60, 70, 80)
-KINDS = ("f32", "bf16", "i8", "i4")
+HEADED = ("f32", "bf16", "i8")
+SPARSE_HEAD = "sparse-head"
 CONTEXT = 128
 PROMPT = 512
 _GIGA = 1e9
@@ -179,6 +180,15 @@ def groups(sparsities: Sequence[int]) -> tuple[Group, ...]:
             ),
         ),
         Group("bfloat16", (Variant("torch", "bf16"), *ours("bf16"), anchor)),
+        # With the head pruned like the linears, where a recipe names it: the limit that has no dense part left.
+        Group(
+            "sparse-head",
+            (
+                *(Variant("ours", kind, 0) for kind in HEADED),
+                *(Variant("ours", kind, sparse, SPARSE_HEAD) for kind in HEADED),
+                anchor,
+            ),
+        ),
         Group("kernels-float", kernels("f32", "bf16")),
         Group("kernels-integer", kernels("i8", "i4")),
         Group(

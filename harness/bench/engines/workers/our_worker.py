@@ -28,6 +28,7 @@ _READ_BYTES = 1 << 30
 _RING_BYTES = 1_100_000_000
 _HUGE = 1 << 21
 _PART_STEPS = 5
+SPARSE_HEAD = "sparse-head"
 
 
 def kernels() -> Any:
@@ -94,7 +95,7 @@ class Arena:
 
 
 class Native:
-    """The native decoder on a whole model; the head is dense, in the number format of the linears."""
+    """The native decoder on a whole model; the head is in the number format of the linears."""
 
     def __init__(self, model: Any, matrices: dict[str, Any], shape: dict[str, Any], cache: str) -> None:
         """Nothing is prepared yet."""
@@ -240,13 +241,15 @@ def open_engine(request: dict[str, Any]) -> tuple[Engine, dict[str, Any]]:
         arena = Arena(copies * room)
         ring = [arena.copy(matrix) for _ in range(copies) for matrix in layer.values()]
         return Kernels(ring, threads), {**told, "weights": weights * copies}
+    head = head_weight(shape, variant["sparsity"] if variant["option"] == SPARSE_HEAD else 0.0)
+    layer["lm_head"] = packed(head, variant["kind"], sparse=variant["option"] == SPARSE_HEAD, threads=threads)
     return native(layer, shape, variant["kind"], threads, told)
 
 
 def native(
     layer: dict[str, Any], shape: dict[str, Any], kind: str, threads: int, told: dict[str, Any]
 ) -> tuple[Native, dict[str, Any]]:
-    """The decoder with copies of one layer's matrices."""
+    """The decoder with the head and copies of one layer's matrices."""
     import torch
     from torch_worker import skeleton
 
@@ -256,7 +259,7 @@ def native(
     model = skeleton(shape)
     table = torch.from_numpy(embedding_weight(shape)).to(torch.bfloat16)
     model.model.embed_tokens.weight = torch.nn.Parameter(table, requires_grad=False)
-    head = packed(head_weight(shape), kind, sparse=False, threads=threads)
+    head = layer.pop("lm_head")
     arena = Arena(sum(Arena.room(matrix) for matrix in layer.values()) * shape["layers"] + Arena.room(head))
     matrices = {
         f"model.layers.{index}.{name}": arena.copy(matrix)

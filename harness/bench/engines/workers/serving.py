@@ -194,9 +194,9 @@ def layer_weights(shape: dict[str, Any], sparsity: float) -> Iterator[tuple[str,
         yield name, random_weight(rows, columns, seed, sparsity)
 
 
-def head_weight(shape: dict[str, Any]) -> Array:
-    """The head: dense, as every recipe leaves it."""
-    return random_weight(shape["vocab"], shape["hidden"], 100)
+def head_weight(shape: dict[str, Any], sparsity: float = 0.0) -> Array:
+    """The head: dense, as recipes leave it unless they name it."""
+    return random_weight(shape["vocab"], shape["hidden"], 100, sparsity)
 
 
 def embedding_weight(shape: dict[str, Any]) -> Array:
