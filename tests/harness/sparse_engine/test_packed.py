@@ -1,16 +1,16 @@
-"""Packed files: what is written comes back, damage of every kind is an error, and processes share one file."""
+"""Packed files: what is written comes back, and damage of every kind is an error."""
 
 from __future__ import annotations
 
 import errno
 import json
-import multiprocessing
 import os
 import random
+import runpy
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,53 +18,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.engines.sparse import cached, packed
-from harness.engines.sparse.cached import FOLDER, Source, open_cached
+from harness.engines.sparse import packed
 from harness.engines.sparse.packed import Packed, free_memory, read_key, read_packed, write_packed
 from harness.errors import InfrastructureError
 from sparsify.errors import CheckpointError
 
-kernels = pytest.importorskip("harness.engines.sparse._kernels", reason="the kernels are not built here")
-Matrix = kernels.Matrix
-
-FORMS = [(kind, sparse) for kind in ("f32", "bf16", "i8", "i4") for sparse in (False, True)]
-
-
-def make_matrix(kind: str, sparse: bool, *, outputs: int = 40, inputs: int = 64, seed: int = 0, **more: Any) -> Any:
-    rng = np.random.default_rng(seed)
-    kept = rng.random((outputs, inputs)) < (0.3 if sparse else 1.0)
-    if kind in ("i8", "i4"):
-        top = 128 if kind == "i8" else 8
-        weight = (rng.integers(-top, top, (outputs, inputs)) * kept).astype(np.int8)
-        shape = (outputs,) if kind == "i8" else (outputs, inputs // 32)
-        more |= {"scales": (rng.random(shape) + 0.1).astype(np.float32), "group": 0 if kind == "i8" else 32}
-        return Matrix.pack(weight, kind, sparse=sparse, **more)
-    weight = (rng.standard_normal((outputs, inputs)) * kept).astype(np.float32)
-    if kind == "bf16":
-        weight = (weight.view(np.uint32) >> 16).astype(np.uint16)
-    return Matrix.pack(weight, kind, sparse=sparse, **more)
-
-
-def some() -> dict[str, Any]:
-    return {f"layers.{i}.{kind}": make_matrix(kind, sparse, seed=i) for i, (kind, sparse) in enumerate(FORMS)}
-
-
-def write(path: Path, matrices: dict[str, Any], key: str = "k/s") -> Path:
-    write_packed(path, matrices.items(), names=matrices, key=key)
-    return path
+kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("packed_files.py"))))
+make_matrix, same, some, write = kit.make_matrix, kit.same, kit.some, kit.write
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     return write(tmp_path / "p.safetensors", some())
-
-
-def same(one: Any, other: Any) -> None:
-    for field in ("kind", "sparse", "outputs", "inputs", "group", "wide_scales", "input_scale", "nbytes"):
-        assert getattr(one, field) == getattr(other, field), field
-    assert np.array_equal(one.unpack(), other.unpack())
-    x = np.random.default_rng(1).standard_normal((3, one.inputs)).astype(np.float32)
-    assert np.array_equal(one.multiply(x), other.multiply(x))
 
 
 @pytest.mark.parametrize("memory", ["mmap", "copy", "auto"])
@@ -315,125 +280,3 @@ def test_a_small_machine_maps(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SPARSEBENCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "packed"
-
-
-def source(
-    directory: Path, weights: str = "w", settings: str = "s", pack: Callable[[Path], object] | None = None
-) -> Source:
-    directory.mkdir(exist_ok=True)
-    return Source(directory, weights, settings, pack or (lambda path: write(path, some(), f"{weights}/{settings}")))
-
-
-def refuse(path: Path) -> None:
-    raise AssertionError(f"packed again: {path}")
-
-
-def test_it_is_packed_once_beside_the_variant(tmp_path: Path, own_cache: Path) -> None:
-    first, events = open_cached(source(tmp_path / "v"))
-    again, more = open_cached(source(tmp_path / "v", pack=refuse))
-    assert events == more == [] and not own_cache.exists()
-    assert [path.parent for path in (tmp_path / "v").rglob("*.safetensors")] == [tmp_path / "v" / FOLDER]
-    same(first.matrices["layers.5.i8"], again.matrices["layers.5.i8"])
-
-
-def test_other_settings_have_a_file_of_their_own_and_other_weights_replace_it(tmp_path: Path, own_cache: Path) -> None:
-    for settings_ in ("s", "t"):
-        open_cached(source(tmp_path / "v", settings=settings_))
-    assert len(list((tmp_path / "v" / FOLDER).iterdir())) == 2
-    open_cached(source(tmp_path / "v", weights="new"))
-    (left,) = (tmp_path / "v" / FOLDER).iterdir()
-    assert read_key(left) == "new/s"
-
-
-def test_a_folder_that_cannot_be_written_is_not_needed(tmp_path: Path, own_cache: Path) -> None:
-    (tmp_path / "v").mkdir()
-    (tmp_path / "v" / FOLDER).write_text("a file in its place: also root cannot make the folder")
-    open_cached(source(tmp_path / "v"))
-    open_cached(source(tmp_path / "v", pack=refuse))
-    assert len(list(own_cache.iterdir())) == 1
-    own_cache.parent.rename(tmp_path / "gone")
-    own_cache.parent.write_text("nor here")
-    with pytest.raises(InfrastructureError, match="SPARSEBENCH_CACHE"):
-        open_cached(source(tmp_path / "v"))
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
-def test_a_read_only_folder(tmp_path: Path, own_cache: Path) -> None:
-    (tmp_path / "v").mkdir(mode=0o555)
-    open_cached(source(tmp_path / "v"))
-    assert len(list(own_cache.iterdir())) == 1
-
-
-def test_bundled_models_are_left_alone(own_cache: Path) -> None:
-    from harness.models import BUNDLED
-
-    open_cached(Source(BUNDLED["pocket"], "w", "s", lambda path: write(path, some(), "w/s")))
-    assert len(list(own_cache.iterdir())) == 1 and not (BUNDLED["pocket"] / FOLDER).exists()
-
-
-@pytest.mark.parametrize("damage", [lambda raw: raw[:100], lambda raw: raw[:-100] + bytes(100), lambda raw: b""])
-def test_a_damaged_file_is_packed_again_and_that_is_said(
-    tmp_path: Path, own_cache: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
-) -> None:
-    open_cached(source(tmp_path / "v"))
-    (path,) = (tmp_path / "v" / FOLDER).iterdir()
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
-    found, events = open_cached(source(tmp_path / "v"))
-    assert len(events) == 1 and str(path) in events[0] and "packed again" in caplog.text
-    assert path.read_bytes() == whole
-    same(found.matrices["layers.7.i4"], some()["layers.7.i4"])
-
-
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, own_cache: Path) -> None:
-    folder = tmp_path / "v" / FOLDER
-    folder.mkdir(parents=True)
-    old, new = folder / f"{packed.PART}old", folder / f"{packed.PART}new"
-    for path in (old, new):
-        path.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    open_cached(source(tmp_path / "v"))
-    assert not old.exists() and new.exists()
-
-
-def _pack_at_once(directory: Path, ready: Any, log: Path, answers: Any) -> None:
-    def pack(path: Path) -> None:
-        with log.open("a") as stream:
-            stream.write("packed\n")
-        write(path, some(), "w/s")
-
-    ready.wait()
-    found, events = open_cached(Source(directory, "w", "s", pack))
-    answers.put((sorted(found.matrices), events, float(found.matrices["layers.1.f32"].unpack().sum())))
-
-
-@pytest.mark.parametrize("locks", [True, False])
-def test_processes_that_pack_at_once_get_the_same(
-    tmp_path: Path, own_cache: Path, locks: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not locks:  # as on a file system without them
-
-        def none(handle: int, how: int) -> None:
-            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-        monkeypatch.setattr(cached.fcntl, "flock", none)
-    (tmp_path / "v").mkdir()
-    context = multiprocessing.get_context("fork")
-    ready, answers, log = context.Barrier(4), context.Queue(), tmp_path / "log"
-    arguments = (tmp_path / "v", ready, log, answers)
-    processes = [context.Process(target=_pack_at_once, args=arguments) for _ in range(4)]
-    for process in processes:
-        process.start()
-    found = [answers.get(timeout=60) for _ in processes]
-    for process in processes:
-        process.join()
-    assert all(answer == found[0] for answer in found) and found[0][1] == []
-    times = log.read_text().count("packed")
-    assert times == 1 if locks else 1 <= times <= 4
-    assert len(list((tmp_path / "v" / FOLDER).iterdir())) == 1
