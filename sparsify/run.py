@@ -22,7 +22,7 @@ from sparsify.store import StageRecord, Store
 from sparsify.variant import VARIANT, Lineage, RecipeRecord, VariantInfo, describe, read_variant, write_variant
 
 # Raise a number when a stage's code changes what it computes: results of the old code are then made again.
-STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "finetune": 1, "quantize": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "pretrain": 1, "finetune": 1, "quantize": 1}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def key_of(
             "corpora": [corpora[source] for source in stage.sources],
             "version": STAGE_VERSIONS[stage.kind],
         }
-        if stage.finetune is not None and stage.finetune.teacher == "given":
+        if stage.training is not None and stage.training.teacher == "given":
             inputs["teacher"] = teacher_sha256
         parent = sha256_json(inputs)
         keys.append(parent)
@@ -135,10 +135,10 @@ def execute(stage: Stage, given: StageInput) -> StageResult:
         from sparsify.prune.stage import run_prune
 
         return run_prune(stage.prune, given)
-    if stage.finetune is not None:
-        from sparsify.finetune import run_finetune
+    if stage.training is not None:
+        from sparsify.finetune import run_training
 
-        return run_finetune(stage.finetune, given)
+        return run_training(stage.training, given)
     assert stage.quantize is not None
     from sparsify.quantize.stage import run_quantize
 

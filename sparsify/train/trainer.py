@@ -17,7 +17,7 @@ from sparsify.errors import CheckpointError, NumericsError
 from sparsify.progress import NullProgress, Progress
 from sparsify.train.batches import split
 from sparsify.train.curves import CURVES, Curves, read_curves
-from sparsify.train.data import Data, RowData
+from sparsify.train.data import open_data
 from sparsify.train.job import TrainJob, TrainStats
 from sparsify.train.models import Student, load_teacher, load_tokenizer
 from sparsify.train.objective import Losses, Objective
@@ -52,7 +52,7 @@ def train(job: TrainJob, settings: TrainSettings, *, progress: Progress | None =
 class _Run:
     def __init__(self, job: TrainJob, settings: TrainSettings) -> None:
         self.job, self.settings = job, settings
-        self.data: Data = RowData(job.corpus, load_tokenizer(job.model_dir), settings)
+        self.data = open_data(job, settings, load_tokenizer(job.model_dir))
         self.student = Student(job, settings)
         self.objective = Objective(self.student.model, load_teacher(job, settings), settings, job.strategy)
         self.optimizers = make_optimizers(self.student.params, settings)
@@ -76,7 +76,7 @@ class _Run:
         tail = [entry["losses"] for entry in read_curves(self.curves.path)[-max(1, total // 10) :]]
         shutil.rmtree(self.job.work_dir, ignore_errors=True)
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
-        return TrainStats(total, self.tokens, round(self.seconds, 2), means, resumed)
+        return TrainStats(total, self.tokens, round(self.seconds, 2), means, resumed, used=self.data.used())
 
     def _step(self, total: int) -> dict[str, Any]:
         began = time.monotonic()
