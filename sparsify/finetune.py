@@ -37,6 +37,7 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
         teacher_dir=teachers[stage.teacher],
         masks=masks,
         device=given.device,
+        teacher_device=given.teacher_device,
     )
     with plain_os_errors():
         stats = train(job, stage.settings, progress=given.progress)

@@ -38,6 +38,7 @@ class MakeOptions:
         model_sha256: `model_fingerprint` of the model, where the caller knows it already.
         teacher_dir: Model that stages with `teacher: given` learn from.
         device: Where tensors are computed.
+        teacher_device: Where a teacher runs; None = on `device`.
     """
 
     store: Path
@@ -48,6 +49,7 @@ class MakeOptions:
     model_sha256: str | None = None
     teacher_dir: Path | None = None
     device: str = "cpu"
+    teacher_device: str | None = None
 
 
 def key_of(
@@ -107,7 +109,17 @@ def make_variant(
     parent, records = model_dir, []
     for index, (stage, key) in enumerate(zip(recipe.stages, keys, strict=True)):
         part = _Part(progress, index, len(recipe.stages))
-        given = StageInput(parent, model_dir, teacher, store.part(key), store.work(key), corpora, options.device, part)
+        given = StageInput(
+            parent=parent,
+            base=model_dir,
+            teacher=teacher,
+            out=store.part(key),
+            work=store.work(key),
+            corpora=corpora,
+            device=options.device,
+            progress=part,
+            teacher_device=options.teacher_device,
+        )
         records.append(_stage(store, key, stage, given))
         parent = store.path(key)
         part.update(1, 1, f"{stage.kind} ready")

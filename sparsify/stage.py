@@ -32,6 +32,7 @@ class StageInput:
         corpora: The corpora that the stage names.
         device: Where tensors are computed, such as `cpu` or `cuda`.
         progress: Told how far the stage is.
+        teacher_device: Where a teacher runs; None = on `device`.
     """
 
     parent: Path
@@ -42,6 +43,7 @@ class StageInput:
     corpora: Mapping[str, Corpus]
     device: str
     progress: Progress
+    teacher_device: str | None = None
 
 
 @dataclass(frozen=True)
