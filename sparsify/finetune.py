@@ -41,7 +41,9 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
     )
     with plain_os_errors():
         stats = train(job, stage.settings, progress=given.progress)
-    if masks:
+    if stage.gradual is not None:
+        masks = load_masks(given.out)
+    elif masks:
         shutil.copyfile(given.parent / MASKS, given.out / MASKS)
     violations = count_violations(masks, open_checkpoint(given.out))
     if violations:

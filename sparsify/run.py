@@ -217,6 +217,8 @@ def _write_variant(
     )
     part = empty_directory(out_dir.parent / f".{out_dir.name}.part")
     _copy_model(source, part)
+    for number, record in enumerate(records, start=1):
+        _copy_curves(Store(options.store).path(record.key), part, f"{number}-{record.kind}")
     info = describe(part, name=options.name, base=options.base, baseline=options.baseline, lineage=lineage)
     if info.masks is not None and info.masks.revived:
         raise NumericsError(f"{info.masks.revived} pruned weights are not zero in the variant; please report this")
@@ -239,6 +241,15 @@ def _copy_model(source: Checkpoint, target: Path) -> None:
     if (source.path / MASKS).exists():
         shutil.copyfile(source.path / MASKS, target / MASKS)
     write_index(target, [path.name for path in source.files])
+
+
+def _copy_curves(stage: Path, target: Path, name: str) -> None:
+    """Copy what a training stage recorded of itself: curves, their picture, TensorBoard's files."""
+    for path in (stage / "curves.jsonl", stage / "curves.svg"):
+        if path.is_file():
+            shutil.copyfile(path, target / f"{path.stem}-{name}{path.suffix}")
+    if (stage / "tensorboard").is_dir():
+        shutil.copytree(stage / "tensorboard", target / f"tensorboard-{name}")
 
 
 class _Part:

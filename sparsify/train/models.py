@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from sparsify.checkpoint import copy_companions
 from sparsify.errors import CheckpointError, SparsifyError
+from sparsify.train.gradual import pruned_weights
 from sparsify.train.held import HeldMasks
+from sparsify.train.hooks import Single
 from sparsify.train.job import TrainJob
 from sparsify.train.settings import TrainSettings
 
@@ -53,7 +55,7 @@ class Student:
         """
         from transformers import AutoModelForCausalLM
 
-        self._job = job
+        self._job, self._gradual = job, settings.gradual
         model = AutoModelForCausalLM.from_pretrained(job.model_dir, dtype=torch.float32)
         if settings.checkpoint_activations:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -76,7 +78,18 @@ class Student:
             else mask
             for name, mask in job.masks.items()
         }
-        return known
+        return {**self._free(), **known}
+
+    def _free(self) -> dict[str, Tensor]:
+        """Masks that keep all, of the weights that are pruned while training goes on."""
+        if self._gradual is None:
+            return {}
+        if not isinstance(self._job.strategy, Single) or self._job.adapter is not None:
+            raise SparsifyError(
+                "gradual pruning trains all weights in one process; remove gradual, or lora and torchrun"
+            )
+        names = pruned_weights(self.model, self._gradual)
+        return {name: torch.ones_like(self.params[name], dtype=torch.bool) for name in names}
 
     def write(self) -> None:
         """Write the model to the job's `out_dir` in the dtype that it was stored in; pruned places are +0.0."""

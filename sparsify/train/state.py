@@ -15,6 +15,7 @@ from sparsify.files import commit
 from sparsify.train.hooks import Strategy
 
 STATE = "state.safetensors"
+BEST = "best.safetensors"  # the weights with the lowest dev loss so far
 
 
 def collect(
