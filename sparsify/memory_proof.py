@@ -186,9 +186,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder)
             write_model(root / "model", int(blocks))
-            run_of = measure_apart(
-                root / "model", root / "v", method, samples=arguments.samples, seq=arguments.seq
-            )
+            run_of = measure_apart(root / "model", root / "v", method, samples=arguments.samples, seq=arguments.seq)
             found.append(run_of)
             print(found[-1], flush=True)
             _record(arguments.out, found)
