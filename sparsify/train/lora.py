@@ -4,7 +4,7 @@ A plain adapter adds `s B A` to a weight W, a full matrix. Added to a pruned W i
 on pruned places has to go. Two ways are offered:
 
 - `masked`: the forward pass computes with `W + s (B A) * M` from the start (SparsePEFT of Munoz et al. 2024,
-  arXiv 2410.03750, section 3.1). What is merged is what was trained; a step costs one product of the weight's size more.
+  arXiv 2410.03750). What is merged is what was trained; a step costs one product of the weight's size more.
 - `project`: the forward pass is peft's own; at the end the product is projected onto the mask. Cheaper to train, but
   the merged model is not the trained one, by a relative error that `MergeReport` states.
 """
