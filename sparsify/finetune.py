@@ -36,6 +36,7 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
         corpus=[given.corpora[source].path for source in stage.data],
         teacher_dir=teachers[stage.teacher],
         masks=masks,
+        device=given.device,
     )
     with plain_os_errors():
         stats = train(job, stage.settings, progress=given.progress)
@@ -48,7 +49,9 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
         {"source": source, "sha256": given.corpora[source].sha256, "tokens": stats.tokens} for source in stage.data
     ]
     # How often a run was interrupted is no property of its result.
-    numbers = {key: value for key, value in asdict(stats).items() if key not in ("resumed_at", "seconds")}
+    numbers = {
+        key: value for key, value in asdict(stats).items() if key not in ("resumed_at", "seconds") and value != {}
+    }
     teacher = teachers[stage.teacher]
     if teacher is not None:
         numbers["teacher_weights_sha256"] = open_checkpoint(teacher).weights_sha256

@@ -25,6 +25,8 @@ _SCOPES = {
     "sparsegpt": ("block", "row"),
     "admm": ("matrix", "row", "block"),
 }
+# Settings of the trainer that came after its first recipes.
+_LATER_TRAINING = {"precision", "accumulate", "checkpoint_activations"}
 
 
 class Strict(BaseModel):
@@ -190,6 +192,10 @@ class FinetuneStage(TrainSettings):
         if self.losses.needs_teacher and self.teacher == "none":
             raise ValueError("losses kl and squarehead need a teacher; add `teacher: base`")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _only_used(self, dump(self), since=_LATER_TRAINING)
 
     @property
     def settings(self) -> TrainSettings:

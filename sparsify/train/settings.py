@@ -46,3 +46,10 @@ class TrainSettings(BaseModel):
         1e-9, gt=0, description="added to the teacher's energy (the reference uses bf16's 0.0078)"
     )
     seed: int = 0
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: matrices are multiplied in bfloat16; weights, moments and losses stay float32"
+    )
+    accumulate: int = Field(1, gt=0, description="micro-batches that a batch is split into, to save memory")
+    checkpoint_activations: bool = Field(
+        False, description="keep one state per block and compute the rest again backwards"
+    )

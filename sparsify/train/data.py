@@ -1,0 +1,88 @@
+"""Where a run's batches come from, and the position in it that a resumed run goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sparsify.corpus import encode_rows, read_rows, sha256_file
+from sparsify.errors import SparsifyError
+from sparsify.train.batches import Batch, collate, plan_steps
+from sparsify.train.settings import TrainSettings
+
+
+class Data(Protocol):
+    """The batches of a run, one per step, in an order that follows from the seed."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps the budget gives."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Says which text this is; a resumed run must have the same."""
+
+    @property
+    def dev(self) -> Sequence[Batch]:
+        """Batches of the dev split, never trained on; empty where none was asked for."""
+
+    def next(self) -> Batch:
+        """The batch of the next step."""
+
+    def position(self) -> dict[str, Any]:
+        """Where the next batch begins, as JSON values."""
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Go to a position that `position` gave."""
+
+
+class RowData:
+    """Rows of prompts and answers, of similar length in a batch; epochs are reshuffled."""
+
+    def __init__(self, corpus: Sequence[Path], tokenizer: Any, settings: TrainSettings) -> None:
+        """Read and tokenise all rows.
+
+        Raises:
+            SparsifyError: A file is missing or malformed, or there is less text than one batch.
+        """
+        self._settings = settings
+        self._rows = encode_rows([row for path in corpus for row in read_rows(path)], tokenizer)
+        lengths = [len(row.ids) for row in self._rows]
+        check_enough(sum(min(length, settings.seq) for length in lengths), settings)
+        self._plan = plan_steps(lengths, settings)
+        self._step = 0
+        self.fingerprint = " ".join(sha256_file(path) for path in corpus)
+        self.dev: Sequence[Batch] = ()
+
+    @property
+    def steps(self) -> int:
+        """How many steps the budget gives."""
+        return len(self._plan)
+
+    def next(self) -> Batch:
+        """The batch of the next step."""
+        batch = collate(self._plan[self._step], self._rows, self._settings)
+        self._step += 1
+        return batch
+
+    def position(self) -> dict[str, Any]:
+        """The next step: the plan follows from rows and settings."""
+        return {"step": self._step}
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Go to a step."""
+        self._step = int(position["step"])
+
+
+def check_enough(tokens: int, settings: TrainSettings) -> None:
+    """Refuse text that does not fill one batch.
+
+    Raises:
+        SparsifyError: It does not.
+    """
+    if tokens < settings.batch_tokens:
+        raise SparsifyError(
+            f"the training text has {tokens} tokens, less than one batch of {settings.batch_tokens}; "
+            "lower batch_tokens or give more text"
+        )
