@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from sparsify.checkpoint import MASKS, open_checkpoint
 from sparsify.errors import NumericsError, SparsifyError
@@ -11,6 +13,11 @@ from sparsify.files import plain_os_errors
 from sparsify.masks import count_violations, load_masks
 from sparsify.recipe import FinetuneStage
 from sparsify.stage import StageInput, StageResult, event
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsify.train.hooks import Adapter
 
 # A dense checkpoint has a few exact zeros by rounding; above this share somebody pruned it.
 _SPARSE = 0.05
@@ -24,11 +31,13 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
         NumericsError: The loss became non-finite, or a pruned weight came back.
     """
     from sparsify.train import TrainJob, train
+    from sparsify.train.launch import strategy_for
 
     if open_checkpoint(given.parent).is_quantized:
         raise SparsifyError(f"{given.parent} is quantized; train the unquantized model")
     masks = load_masks(given.parent)
     teachers = {"base": given.base, "given": given.teacher, "none": None}
+    strategy, device = strategy_for(given.device)
     job = TrainJob(
         model_dir=given.parent,
         out_dir=given.out,
@@ -36,10 +45,14 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
         corpus=[given.corpora[source].path for source in stage.data],
         teacher_dir=teachers[stage.teacher],
         masks=masks,
-        device=given.device,
+        device=device,
+        strategy=strategy,
+        adapter=_adapter(stage, given, masks),
     )
     with plain_os_errors():
         stats = train(job, stage.settings, progress=given.progress)
+    if not strategy.main:
+        return StageResult()
     if masks:
         shutil.copyfile(given.parent / MASKS, given.out / MASKS)
     violations = count_violations(masks, open_checkpoint(given.out))
@@ -56,6 +69,14 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
     if teacher is not None:
         numbers["teacher_weights_sha256"] = open_checkpoint(teacher).weights_sha256
     return StageResult(numbers, corpora=corpora, events=_unheld_zeros(given) if not masks else [])
+
+
+def _adapter(stage: FinetuneStage, given: StageInput, masks: Mapping[str, Tensor]) -> Adapter | None:
+    if stage.lora is None:
+        return None
+    from sparsify.train.lora import LoraAdapter
+
+    return LoraAdapter(given.parent, masks, stage.lora, stage.seed)
 
 
 def _unheld_zeros(given: StageInput) -> list[dict[str, str]]:

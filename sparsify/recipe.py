@@ -24,6 +24,7 @@ from sparsify.specs import (
     Reconstruct,
     Strict,
 )
+from sparsify.train.lora_settings import LoraSettings
 from sparsify.train.settings import LossWeights
 
 _BUILTIN = Path(__file__).with_name("recipes")
@@ -161,6 +162,7 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
         "allocation": Allocation,
         "reconstruct": Reconstruct,
         "prune": JointPrune,
+        "lora": LoraSettings,
     }
     for kind, spec in stage.items():
         if isinstance(spec, Mapping):

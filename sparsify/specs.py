@@ -26,7 +26,7 @@ _SCOPES = {
     "admm": ("matrix", "row", "block"),
 }
 # Settings of the trainer that came after its first recipes.
-_LATER_TRAINING = {"precision", "accumulate", "checkpoint_activations"}
+_LATER_TRAINING = {"precision", "accumulate", "checkpoint_activations", "lora"}
 
 
 class Strict(BaseModel):

@@ -1,14 +1,14 @@
 """One training run over several processes: weights, gradients, moments and masks sharded with FSDP2.
 
-`torch.distributed.fsdp.fully_shard` (Zhao et al. 2023, arXiv 2304.11277, in its second form) keeps of every parameter
-the rows of one process: chunk `rank` of `torch.chunk(parameter, size)`. Blocks gather their weights when they run. Each
-function here is the identity, or what one process does anyway, when there is only one.
+`torch.distributed.fsdp.fully_shard` (the second form of Zhao et al. 2023, arXiv 2304.11277) keeps of every parameter
+the rows of one process: chunk `rank` of `torch.chunk(parameter, size)`. Blocks gather their weights when they run, and
+scatter the sum of their gradients. Files hold whole tensors, so that a run can go on with another number of processes.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,51 +21,126 @@ from sparsify.blocks import find_structure, load_skeleton
 from sparsify.checkpoint import open_checkpoint
 from sparsify.errors import SparsifyError
 from sparsify.skeleton import StreamedWeights
+from sparsify.train.batches import Batch
+from sparsify.train.held import local
+from sparsify.train.hooks import Prepare
+
+_SEEDS = 1 << 20  # more steps than a run takes
 
 
 @dataclass(frozen=True)
-class World:
-    """The processes of a run, as one of them sees them.
+class Sharded:
+    """The processes of `torch.distributed`, each with its rows of every parameter; a `Strategy`.
 
     Attributes:
-        rank: Which one this is, from 0; rank 0 writes the files.
+        rank: Which process this one is, from 0.
         size: How many there are.
         device: Where this one computes.
     """
 
-    rank: int = 0
-    size: int = 1
-    device: torch.device = torch.device("cpu")
+    rank: int
+    size: int
+    device: torch.device
 
     @property
-    def is_main(self) -> bool:
-        """Whether this process writes the files."""
+    def main(self) -> bool:
+        """Whether this process writes files and tells progress."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of a tensor over all processes, without gradient; every process must call it in the same place."""
-        total = tensor.detach().clone()
-        if self.size > 1:
-            dist.all_reduce(total)
-        return total
+    def load(self, model_dir: Path, device: str, dtype: torch.dtype, prepare: Prepare) -> nn.Module:
+        """Read, prepare and shard one block after the other, then the rest.
 
-    def share(self, items: Sequence[Any]) -> list[Any]:
-        """This process's part of the sequences of a step: every `size`-th, so that lengths are spread evenly.
+        A process never holds more than its share and one block (or the embedding and the head).
 
-        A process gets an empty list where there are fewer items than processes.
+        Raises:
+            CheckpointError: The directory cannot be used.
+            SparsifyError: The model is no stack of blocks.
         """
-        return list(items[self.rank :: self.size])
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-    def most(self, items: Sequence[Any]) -> int:
-        """How many of `items` the process with the most of them gets from `share`."""
-        return -(-len(items) // self.size)
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        model = load_skeleton(model_dir)
+        weights = StreamedWeights(model, open_checkpoint(model_dir))
+        for name in (*find_structure(model, strict=False).blocks, ""):
+            weights.load(name)
+            part = model.get_submodule(name)
+            for param in part.parameters():
+                if type(param) is nn.Parameter:  # not yet sharded
+                    param.data = param.data.to(dtype)
+                    param.requires_grad_(True)
+            prepare(part, name)
+            fully_shard(part, mesh=mesh)
+        # Only what runs as a forward of the whole gathers the weights outside the blocks.
+        model.run = lambda function, *args: function(model, *args)
+        register_fsdp_forward_method(model, "run")
+        return model
 
+    def run(self, model: nn.Module, function: Callable[..., Any], *args: Any) -> Any:
+        """Call it as a forward of the whole model."""
+        return model.run(function, *args)  # type: ignore[operator]
 
-def current_world(device: str = "cpu") -> World:
-    """The processes that `torch.distributed` was started with, or this one alone."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return World(device=torch.device(device))
-    return World(dist.get_rank(), dist.get_world_size(), process_device(device))
+    def backward(self, loss: Tensor) -> None:
+        """FSDP averages gradients over processes; here they are summed."""
+        (loss * self.size).backward()  # type: ignore[no-untyped-call]
+
+    def reseed(self, seed: int, step: int) -> None:
+        """Seed by step and process: processes drop other places, and a resumed run drops the same ones again."""
+        torch.manual_seed((seed * _SEEDS + step) * self.size + self.rank)
+
+    def shard(self, name: str, mask: Tensor, param: Tensor) -> Tensor:
+        """The mask's rows of this process."""
+        return rows_of(mask, param)
+
+    def share(self, batch: Batch) -> Batch:
+        """Every `size`-th row, so that lengths are spread evenly; rows of padding where there are none left."""
+        count = -(-len(batch.ids) // self.size)
+
+        def pick(tensor: Tensor) -> Tensor:
+            rows = tensor[self.rank :: self.size]
+            return torch.nn.functional.pad(rows, (0, 0, 0, count - len(rows)))
+
+        positions = None if batch.positions is None else pick(batch.positions)
+        return Batch(pick(batch.ids), pick(batch.real), pick(batch.target), positions)
+
+    def total(self, value: Tensor) -> Tensor:
+        """All-reduce."""
+        found = value.detach().clone()
+        dist.all_reduce(found)
+        return found
+
+    @torch.no_grad()
+    def clip(self, params: Iterable[Tensor], limit: float) -> Tensor:
+        """As `torch.nn.utils.clip_grad_norm_`, with the norm over the rows of all processes."""
+        grads = [local(param.grad) for param in params if param.grad is not None]
+        squares = [torch.linalg.vector_norm(grad, dtype=torch.float32).square() for grad in grads if grad.numel()]
+        norm = self.total(sum(squares, torch.zeros((), device=self.device))).sqrt()
+        factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
+        for grad in grads:
+            grad.mul_(factor)
+        return norm
+
+    def whole(self, tensor: Tensor) -> Tensor:
+        """Gather; on processes other than the main one the result is thrown away."""
+        full = gather(tensor)
+        return full.cpu() if self.main else full.new_empty(0, device="cpu")
+
+    @torch.no_grad()
+    def put(self, target: Tensor, whole: Tensor) -> None:
+        """Copy this process's rows."""
+        local(target).copy_(rows_of(whole, target))
+
+    @torch.no_grad()
+    def gathered(self, model: nn.Module, ordinary: Callable[[], nn.Module]) -> nn.Module | None:
+        """Load the model once more on the main process, and copy what was trained into it, one parameter at a time."""
+        target = ordinary() if self.main else None
+        into = {} if target is None else dict(target.named_parameters())
+        for name, param in model.named_parameters():
+            if param.requires_grad:
+                full = gather(param)
+                if self.main:
+                    into[name].copy_(full)
+        return target
 
 
 def process_device(device: str) -> torch.device:
@@ -74,34 +149,23 @@ def process_device(device: str) -> torch.device:
     Raises:
         SparsifyError: There are fewer GPUs than processes on this machine.
     """
-    if device != "cuda":
+    if device.split(":")[0] != "cuda":
         return torch.device(device)
-    index = int(os.environ.get("LOCAL_RANK", "0"))
-    if index >= torch.cuda.device_count():
-        raise SparsifyError(
-            f"{index + 1} processes on this machine, but {torch.cuda.device_count()} GPUs; start fewer "
-            "(--nproc-per-node of torchrun)"
-        )
+    index, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if index >= count:
+        raise SparsifyError(f"process {index + 1} on this machine has no GPU of its own ({count} there); start fewer")
     return torch.device("cuda", index)
 
 
-def local(tensor: Tensor) -> Tensor:
-    """The part of a parameter, gradient or moment that this process holds: it shares the storage, without gradient."""
-    from torch.distributed.tensor import DTensor
-
-    detached = tensor.detach()
-    return detached.to_local() if isinstance(detached, DTensor) else detached
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The whole of a sharded tensor, on its device; every process must call it in the same place."""
+def gather(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor on every process, without gradient; every process must call it."""
     from torch.distributed.tensor import DTensor
 
     detached = tensor.detach()
     return detached.full_tensor() if isinstance(detached, DTensor) else detached
 
 
-def part_like(tensor: Tensor, sharded: Tensor) -> Tensor:
+def rows_of(tensor: Tensor, sharded: Tensor) -> Tensor:
     """The rows of `tensor` that belong to this process, on the device and by the layout of `sharded`.
 
     Args:
@@ -109,7 +173,7 @@ def part_like(tensor: Tensor, sharded: Tensor) -> Tensor:
         sharded: The parameter that it belongs to.
 
     Raises:
-        SparsifyError: The shapes differ.
+        SparsifyError: The shapes differ, or FSDP shards otherwise than by `torch.chunk`.
     """
     from torch.distributed.tensor import DTensor
 
@@ -117,91 +181,12 @@ def part_like(tensor: Tensor, sharded: Tensor) -> Tensor:
         raise SparsifyError(f"a tensor of shape {list(tensor.shape)} is no part of one of shape {list(sharded.shape)}")
     if not isinstance(sharded, DTensor):
         return tensor.to(sharded.device)
-    held, mesh = local(sharded), sharded.device_mesh
+    mesh = sharded.device_mesh
     chunks = tensor.chunk(mesh.size(), dim=0)
     rank = mesh.get_local_rank()
     part = chunks[rank] if rank < len(chunks) else tensor[:0]
+    held = local(sharded)
     if part.shape != held.shape:
         raise SparsifyError(f"FSDP holds {list(held.shape)} of {list(tensor.shape)} here, expected {list(part.shape)}")
-    # A clone, because a view would keep the whole alive.
+    # A copy, because a view would keep the whole alive.
     return part.to(held.device, copy=True)
-
-
-@torch.no_grad()
-def assign(sharded: Tensor, tensor: Tensor) -> None:
-    """Copy the whole `tensor` into a parameter or moment, of which this process may hold only a part."""
-    local(sharded).copy_(part_like(tensor, sharded))
-
-
-@torch.no_grad()
-def clip_gradients(params: Iterable[Tensor], limit: float, world: World) -> float:
-    """Scale gradients so that their norm over all parameters and processes is at most `limit`; returns the norm.
-
-    As `torch.nn.utils.clip_grad_norm_`, which leaves the norm of a sharded model as an unreduced DTensor.
-    """
-    grads = [local(p.grad) for p in params if p.grad is not None]
-    norms = [torch.linalg.vector_norm(grad, dtype=torch.float32) for grad in grads if grad.numel()]
-    square = torch.stack(norms).square().sum() if norms else torch.zeros((), device=world.device)
-    norm = world.sum(square).sqrt()
-    factor = torch.clamp(limit / (norm + 1e-6), max=1.0)
-    for grad in grads:
-        grad.mul_(factor)
-    return float(norm)
-
-
-def load_sharded(model_dir: Path, world: World, prepare: Callable[[nn.Module, str], None] | None = None) -> nn.Module:
-    """Load a model in float32 with every process keeping its rows only.
-
-    Blocks are read, prepared and sharded one after the other, so that a process never holds more than its share and one
-    block (then the embedding and the head). Gradients are averaged over processes.
-
-    Args:
-        model_dir: A Hugging Face directory that every process can read.
-        world: Of several processes.
-        prepare: Called with every block after it was read, and its name; then with the model and "". It says what is
-            trainable: without it, nothing is. It may add parameters to blocks.
-
-    Raises:
-        CheckpointError: The directory cannot be used.
-        SparsifyError: The model is no stack of blocks.
-    """
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-
-    mesh = init_device_mesh(world.device.type, (world.size,))
-    model = load_skeleton(model_dir)
-    weights = StreamedWeights(model, open_checkpoint(model_dir))
-    for name in find_structure(model, strict=False).blocks:
-        weights.load(name)
-        block = model.get_submodule(name)
-        if prepare is not None:
-            prepare(block, name)
-        fully_shard(block, mesh=mesh)
-    weights.load("")
-    if prepare is not None:
-        prepare(model, "")
-    root: Any = fully_shard(model, mesh=mesh)
-    return root
-
-
-def as_forward(model: nn.Module, name: str) -> None:
-    """Let method `name` of a sharded model gather the weights outside the blocks, as its forward does."""
-    from torch.distributed.fsdp import register_fsdp_forward_method
-
-    register_fsdp_forward_method(model, name)
-
-
-@torch.no_grad()
-def gather(source: nn.Module, target: nn.Module | None) -> None:
-    """Copy the trainable parameters of a sharded model into an ordinary one.
-
-    Args:
-        source: The sharded model; every process must call this.
-        target: A model with parameters of the same names, on the CPU; None where this process needs none.
-    """
-    into: Mapping[str, Tensor] = {} if target is None else dict(target.named_parameters())
-    for name, param in source.named_parameters():
-        if param.requires_grad:
-            full = whole(param)
-            if target is not None:
-                into[name].copy_(full)

@@ -48,6 +48,7 @@ class TrainStats:
     Attributes:
         losses: total, as minimised, and each loss before it is weighted.
         chosen: What the dev split chose: {lr, step, dev}, and every trial; empty without `select`.
+        merged: What merging adapters cost (`sparsify.train.lora.MergeReport`); empty without them.
     """
 
     steps: int
@@ -56,3 +57,4 @@ class TrainStats:
     losses: dict[str, float]
     resumed_at: int
     chosen: dict[str, Any] = field(default_factory=dict)
+    merged: dict[str, Any] = field(default_factory=dict)

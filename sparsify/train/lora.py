@@ -15,13 +15,15 @@ import fnmatch
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sparsify.blocks import find_structure, load_skeleton
 from sparsify.errors import SparsifyError
 from sparsify.masks import pack, unpack
 from sparsify.train.lora_settings import LoraSettings
@@ -68,6 +70,40 @@ class Merge:
     rounded: float
 
 
+class LoraAdapter:
+    """The adapters of one training run; an `Adapter` of the trainer."""
+
+    def __init__(self, model_dir: Path, masks: Mapping[str, Tensor], settings: LoraSettings, seed: int) -> None:
+        """Choose the linears of the model in `model_dir`.
+
+        Raises:
+            SparsifyError: `targets` fits no linear, `merge: refuse` meets a pruned one, a mask belongs to another
+                model, or peft is not installed.
+        """
+        skeleton = load_skeleton(model_dir)
+        linears = find_structure(skeleton, strict=False).all_linears
+        self._names = target_linears(linears, settings.targets)
+        self._masks, self._settings, self._seed = masks, settings, seed
+        check_lora(self._names, list(masks), settings)
+        strange = sorted(set(masks) - {f"{name}.weight" for name in linears} - dict(skeleton.named_parameters()).keys())
+        if strange:
+            raise _misfit(strange[0])
+
+    def attach(self, module: nn.Module, name: str) -> None:
+        """Give the model's chosen linears (or those of its block `name`) their adapters, and freeze all else."""
+        for own, param in module.named_parameters():
+            if ".lora_" not in own:
+                param.requires_grad_(False)
+        done = {inner for inner, _ in adapted(module)}
+        prefix = f"{name}." if name else ""
+        inside = [n for n in self._names if n.startswith(prefix) and n not in done]
+        attach(module, inside, self._masks, self._settings, seed=self._seed, prefix=prefix)
+
+    def merge(self, model: nn.Module, masks: Mapping[str, Tensor], stored: torch.dtype) -> dict[str, Any]:
+        """Fold the adapters into the weights; see `MergeReport`."""
+        return asdict(merge(model, masks, stored=stored))
+
+
 def target_linears(linears: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
     """The linears that `targets` name (a name, its dotted ending or a glob), in the model's order; all where empty.
 
@@ -109,7 +145,13 @@ def check_lora(names: Sequence[str], masked: Sequence[str], settings: LoraSettin
 
 
 def attach(
-    module: nn.Module, names: Sequence[str], masks: Mapping[str, Tensor], settings: LoraSettings, *, seed: int
+    module: nn.Module,
+    names: Sequence[str],
+    masks: Mapping[str, Tensor],
+    settings: LoraSettings,
+    *,
+    seed: int,
+    prefix: str = "",
 ) -> None:
     """Give linears of `module` an adapter each, in place; nothing but the adapters is trainable afterwards.
 
@@ -118,36 +160,42 @@ def attach(
 
     Args:
         module: A model, or an adapted part of one, with its weights.
-        names: Linears by their name in `module`.
+        names: The linears, by their name in the model.
         masks: By weight name (`NAME.weight`); True where the weight is kept.
         settings: Of the adapters.
         seed: Of the down projections.
+        prefix: What names in the model have before names in `module`, such as `model.layers.0.`.
 
     Raises:
-        SparsifyError: peft is not installed, or a name is no `nn.Linear` of its own.
+        SparsifyError: peft is not installed, a name is no `nn.Linear` of its own, or a mask belongs to another model.
     """
     peft = _peft()
+    own = {name: name.removeprefix(prefix) for name in names}
     for name in names:
-        if not _is_linear(module, name):
+        if not _is_linear(module, own[name]):
             raise SparsifyError(
                 f"lora: {name} is one of many experts that share a tensor, which peft cannot adapt alone; "
                 "set targets to other linears, such as [q_proj, k_proj, v_proj, o_proj]"
             )
+    if not names:
+        return
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         # A pattern, because peft takes a list for endings: `0.up_proj` would fit block 10 as well.
-        target_modules="|".join(name.replace(".", r"\.") for name in names),
+        target_modules="|".join(name.replace(".", r"\.") for name in own.values()),
         bias="none",
     )
     peft.inject_adapter_in_model(config, module)
     for name in names:
-        layer: Any = module.get_submodule(name)
+        layer: Any = module.get_submodule(own[name])
         # peft's new layers are in training mode, whatever the module is in.
         layer.train(module.training)
         _start(layer.lora_A[_ADAPTER].weight, f"{seed}/{name}")
         mask = masks.get(f"{name}.weight")
+        if mask is not None and mask.shape != layer.base_layer.weight.shape:
+            raise _misfit(f"{name}.weight")
         if mask is not None and settings.merge == "masked":
             layer.register_buffer("kept", pack(mask), persistent=False)
             layer.forward = MethodType(_masked_forward, layer)
@@ -172,7 +220,7 @@ def merge_weight(
         masked: Whether the update was trained under the mask, so that its part on pruned places never counted.
         stored: Dtype in which the weight will be stored.
     """
-    kept = torch.ones_like(update, dtype=torch.bool) if mask is None else mask
+    kept = torch.ones_like(update, dtype=torch.bool) if mask is None else mask.to(update.device)
     held = torch.where(kept, update, 0.0)
     merged = torch.where(kept, weight.double() + held, 0.0)
     # What was trained: under the mask the update is `held`, else all of it.
@@ -190,7 +238,7 @@ def merge(model: nn.Module, masks: Mapping[str, Tensor], *, stored: torch.dtype)
     """Merge the adapters of `model` into its weights and remove them, in place.
 
     Args:
-        model: A model to which `attach` gave adapters, on the CPU.
+        model: A model to which `attach` gave adapters.
         masks: By weight name, as given to `attach`; pruned places are exactly 0 afterwards.
         stored: Dtype in which the weights will be stored; the weights of `model` stay float32.
     """
@@ -252,6 +300,10 @@ def _is_linear(module: nn.Module, name: str) -> bool:
         return isinstance(module.get_submodule(name), nn.Linear)
     except AttributeError:
         return False
+
+
+def _misfit(name: str) -> SparsifyError:
+    return SparsifyError(f"mask for {name} fits no weight of this model; make the masks again from this very model")
 
 
 def _peft() -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -71,22 +72,26 @@ class _Run:
                 self._save()
                 saved = time.monotonic()
         self.student.held.check(self.optimizers, "at the end")
-        self.student.write()
+        merged = self.student.write()
+        stats = TrainStats(total, self.tokens, round(self.seconds, 2), {}, resumed, merged=merged)
+        if not self.job.strategy.main:
+            return stats
         shutil.copyfile(self.curves.path, self.job.out_dir / CURVES)
         tail = [entry["losses"] for entry in read_curves(self.curves.path)[-max(1, total // 10) :]]
         shutil.rmtree(self.job.work_dir, ignore_errors=True)
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
-        return TrainStats(total, self.tokens, round(self.seconds, 2), means, resumed)
+        return replace(stats, losses=means)
 
     def _step(self, total: int) -> dict[str, Any]:
         began = time.monotonic()
         batch = self.data.next()
+        self.job.strategy.reseed(self.settings.seed, self.step)
         parts = split(self.job.strategy.share(batch).to(self.job.device), self.settings.accumulate)
         counts = self.objective.counts(parts)
         found = []
         for part in parts:
             found.append(self.objective(part, counts))
-            found[-1].total.backward()
+            self.job.strategy.backward(found[-1].total)
         losses = _sum(found, self.job.strategy.total)
         if not math.isfinite(losses["total"]):
             # Before the step: the weights are those of the step before.
@@ -137,7 +142,8 @@ class _Run:
     def _resume(self) -> None:
         found = read_state(self.job.work_dir)
         if found is None:
-            self.curves.cut(0)
+            if self.job.strategy.main:
+                self.curves.cut(0)
             return
         tensors, record = found
         if {key: record.get(key) for key in self._identity()} != self._identity():
@@ -147,7 +153,8 @@ class _Run:
         restore(tensors, self.student.params, self.optimizers, self.job.strategy)
         self.step, self.tokens, self.seconds = record["step"], record["tokens"], record["seconds"]
         self.data.seek(record["data"])
-        self.curves.cut(self.step)
+        if self.job.strategy.main:
+            self.curves.cut(self.step)
         self.student.held.check(self.optimizers, "in the saved state")
 
 

@@ -1,0 +1,150 @@
+"""Two processes under torchrun train what one process trains, and can hand their state to one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sparsify.masks import load_masks
+from sparsify.recipe import parse_recipe
+from sparsify.run import MakeOptions, make_variant
+from sparsify.train.curves import CURVES
+
+# Makes a variant, alone or as one of several processes; says the step after each.
+PROGRAM = """
+import json, sys
+from pathlib import Path
+import torch
+import sparsify.train.trainer as trainer
+from sparsify.recipe import parse_recipe
+from sparsify.run import MakeOptions, join, make_variant
+from sparsify.train.launch import crew
+torch.set_num_threads(1)
+trainer._SAVE_EVERY_S = 0.0
+model, teacher, body, out = sys.argv[1:]
+class Say:
+    def update(self, done, total, note=""):
+        print(done, note, flush=True)
+with crew("cpu") as leads:
+    if leads:
+        options = MakeOptions(Path(out + ".store"), "v", "m", teacher_dir=Path(teacher))
+        make_variant(Path(model), parse_recipe(json.loads(body), name="r", where="r"), Path(out), options=options,
+                     progress=Say())
+    else:
+        join("cpu")
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> tuple[Path, Path]:
+    """A model and its teacher in float32, head tied to the embedding."""
+    folder = tmp_path_factory.mktemp("models")
+    return make_model(folder / "m", dtype="float32"), make_model(folder / "t", dtype="float32", seed=1)
+
+
+def recipe(corpus: Path, **changes: object) -> dict[str, Any]:
+    """Half of the weights pruned, then ten steps with both losses, a clipped norm and decay."""
+    finetune = {
+        "data": str(corpus), "tokens": 2200, "batch_tokens": 240, "seq": 64, "lr": 3e-3, "warmup": 2, "clip": 0.5,
+        "weight_decay": 0.1, "teacher": "given", "losses": {"ce": 1.0, "squarehead": 1.0, "kl": 0.5},
+    }  # fmt: skip
+    return {"stages": [{"prune": {"method": "magnitude", "sparsity": 0.5}}, {"finetune": {**finetune, **changes}}]}
+
+
+def torchrun(processes: int, arguments: list[str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return subprocess.Popen(
+        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def alone(models: tuple[Path, Path], body: dict[str, Any], out: Path) -> Path:
+    options = MakeOptions(out.with_name(out.name + ".store"), "v", "m", teacher_dir=models[1])
+    make_variant(models[0], parse_recipe(body, name="r", where="r"), out, options=options)
+    return out
+
+
+def together(program: Path, models: tuple[Path, Path], body: dict[str, Any], out: Path, processes: int = 2) -> Path:
+    run = torchrun(processes, [str(program), str(models[0]), str(models[1]), json.dumps(body), str(out)])
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "program.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def curves(out: Path) -> list[dict[str, Any]]:
+    (path,) = out.with_name(out.name + ".store").glob(f"*/{CURVES}")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def assert_same_run(one: Path, two: Path, start: Path, tolerance: float = 1e-3) -> None:
+    """Equal to rounding: the curves step by step, and the weights relative to how far training moved them."""
+    ours, theirs = curves(one), curves(two)
+    assert len(ours) == len(theirs) >= 8
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a["step"], a["tokens"], a["lr"]) == (b["step"], b["tokens"], b["lr"])
+        for key, value in {**a["losses"], "norm": a["grad_norm"]}.items():
+            assert {**b["losses"], "norm": b["grad_norm"]}[key] == pytest.approx(value, rel=3e-5), (a["step"], key)
+        assert b.get("squarehead_blocks") == pytest.approx(a.get("squarehead_blocks"), rel=3e-5)
+    before = load_file(start / "model.safetensors")
+    left, right = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
+    assert left.keys() == right.keys()
+    moved = sum(float((left[n] - before[n]).square().sum()) for n in left) ** 0.5
+    apart = sum(float((left[n] - right[n]).square().sum()) for n in left) ** 0.5
+    assert moved > 0.1 and apart < tolerance * moved, (apart, moved)
+
+
+def assert_masks_hold(out: Path, pruned: Path) -> None:
+    masks, weights = load_masks(out), load_file(out / "model.safetensors")
+    assert len(masks) == 21 and (out / "masks.safetensors").read_bytes() == (pruned / "masks.safetensors").read_bytes()
+    for name, mask in masks.items():
+        zeros = weights[name][~mask]
+        assert not zeros.any() and not torch.signbit(zeros).any()
+        assert (weights[name][mask] != 0).float().mean() > 0.99
+
+
+def test_two_processes_equal_one(program: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path) -> None:
+    body = recipe(corpus)
+    one, two = alone(models, body, tmp_path / "one"), together(program, models, body, tmp_path / "two")
+    assert_same_run(one, two, models[0])
+    assert_masks_hold(two, one)
+    ours, theirs = (json.loads((path / "variant.json").read_text()) for path in (one, two))
+    for key in ("corpora", "events", "recipe"):
+        assert ours[key] == theirs[key]
+    assert ours["stages"][1]["key"] == theirs["stages"][1]["key"]
+
+
+def test_a_killed_run_of_two_goes_on_with_one(
+    program: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
+) -> None:
+    body = recipe(corpus)
+    one = alone(models, body, tmp_path / "one")
+    arguments = [str(program), str(models[0]), str(models[1]), json.dumps(body)]
+    run = torchrun(2, [*arguments, str(tmp_path / "two")])
+    assert run.stdout is not None
+    for line in run.stdout:
+        if float(line.split()[0]) >= 1.4:  # of two stages: in the middle of the second
+            run.send_signal(signal.SIGTERM)
+            break
+    run.communicate(timeout=60)
+    assert list((tmp_path / "two.store").glob("*.work/state.safetensors"))
+    two = alone(models, body, tmp_path / "two")
+    assert_same_run(one, two, models[0])
+    assert_masks_hold(two, one)
