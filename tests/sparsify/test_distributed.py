@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ from sparsify.recipe import parse_recipe
 from sparsify.run import MakeOptions, make_variant
 from sparsify.train.curves import CURVES
 
-# Makes a variant, alone or as one of several processes; says the step after each.
+# Makes variants as one of several processes; says how far it is after each step.
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -31,18 +32,25 @@ from sparsify.run import MakeOptions, join, make_variant
 from sparsify.train.launch import crew
 torch.set_num_threads(1)
 trainer._SAVE_EVERY_S = 0.0
-model, teacher, body, out = sys.argv[1:]
+model, teacher, folder, bodies = sys.argv[1:]
 class Say:
     def update(self, done, total, note=""):
         print(done, note, flush=True)
 with crew("cpu") as leads:
-    if leads:
-        options = MakeOptions(Path(out + ".store"), "v", "m", teacher_dir=Path(teacher))
-        make_variant(Path(model), parse_recipe(json.loads(body), name="r", where="r"), Path(out), options=options,
-                     progress=Say())
-    else:
+    for name, body in json.loads(bodies).items() if leads else ():
+        options = MakeOptions(Path(folder, name + ".store"), "v", "m", teacher_dir=Path(teacher))
+        recipe = parse_recipe(body, name="r", where="r")
+        make_variant(Path(model), recipe, Path(folder, name), options=options, progress=Say())
+    if not leads:
         join("cpu")
 """
+VARIATIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "muon": {"optimizer": "muon", "muon_lr": 0.01, "losses": {"ce": 1.0}, "teacher": "none"},
+    # Batches of one row or two: in some steps one process has nothing but padding.
+    "rows": {"batch_tokens": 60, "tokens": 500, "accumulate": 2, "checkpoint_activations": True, "losses": {"kl": 1.0}},
+    "lora": {"lora": {"rank": 4, "alpha": 8, "dropout": 0}, "lr": 0.03},
+}
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +69,17 @@ def recipe(corpus: Path, **changes: object) -> dict[str, Any]:
     return {"stages": [{"prune": {"method": "magnitude", "sparsity": 0.5}}, {"finetune": {**finetune, **changes}}]}
 
 
-def torchrun(processes: int, arguments: list[str]) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+def torchrun(models: tuple[Path, Path], folder: Path, bodies: dict[str, Any]) -> subprocess.Popen[str]:
+    program = folder / "program.py"
+    program.write_text(PROGRAM)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.Popen(
-        [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*command, str(models[0]), str(models[1]), str(folder), json.dumps(bodies)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
 
 
@@ -75,18 +89,20 @@ def alone(models: tuple[Path, Path], body: dict[str, Any], out: Path) -> Path:
     return out
 
 
-def together(program: Path, models: tuple[Path, Path], body: dict[str, Any], out: Path, processes: int = 2) -> Path:
-    run = torchrun(processes, [str(program), str(models[0]), str(models[1]), json.dumps(body), str(out)])
-    _, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors[-3000:]
-    return out
+def variations(corpus: Path) -> dict[str, dict[str, Any]]:
+    """Recipes by name; that with adapters only where peft is installed."""
+    chosen = [name for name in VARIATIONS if name != "lora" or importlib.util.find_spec("peft")]
+    return {name: recipe(corpus, **VARIATIONS[name]) for name in chosen}
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("program") / "program.py"
-    path.write_text(PROGRAM)
-    return path
+def together(models: tuple[Path, Path], corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of what two processes make of all variations."""
+    folder = tmp_path_factory.mktemp("together")
+    run = torchrun(models, folder, variations(corpus))
+    _, errors = run.communicate(timeout=300)
+    assert run.returncode == 0, errors[-3000:]
+    return folder
 
 
 def curves(out: Path) -> list[dict[str, Any]]:
@@ -102,7 +118,7 @@ def assert_same_run(one: Path, two: Path, start: Path, tolerance: float = 1e-3) 
         assert (a["step"], a["tokens"], a["lr"]) == (b["step"], b["tokens"], b["lr"])
         for key, value in {**a["losses"], "norm": a["grad_norm"]}.items():
             assert {**b["losses"], "norm": b["grad_norm"]}[key] == pytest.approx(value, rel=3e-5), (a["step"], key)
-        assert b.get("squarehead_blocks") == pytest.approx(a.get("squarehead_blocks"), rel=3e-5)
+        assert b.get("squarehead_blocks", []) == pytest.approx(a.get("squarehead_blocks", []), rel=3e-5)
     before = load_file(start / "model.safetensors")
     left, right = load_file(one / "model.safetensors"), load_file(two / "model.safetensors")
     assert left.keys() == right.keys()
@@ -120,9 +136,13 @@ def assert_masks_hold(out: Path, pruned: Path) -> None:
         assert (weights[name][mask] != 0).float().mean() > 0.99
 
 
-def test_two_processes_equal_one(program: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path) -> None:
-    body = recipe(corpus)
-    one, two = alone(models, body, tmp_path / "one"), together(program, models, body, tmp_path / "two")
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_two_processes_equal_one(
+    name: str, together: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
+) -> None:
+    if name == "lora":
+        pytest.importorskip("peft")
+    one, two = alone(models, variations(corpus)[name], tmp_path / "one"), together / name
     assert_same_run(one, two, models[0])
     assert_masks_hold(two, one)
     ours, theirs = (json.loads((path / "variant.json").read_text()) for path in (one, two))
@@ -132,12 +152,10 @@ def test_two_processes_equal_one(program: Path, models: tuple[Path, Path], corpu
 
 
 def test_a_killed_run_of_two_goes_on_with_one(
-    program: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
+    together: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
 ) -> None:
     body = recipe(corpus)
-    one = alone(models, body, tmp_path / "one")
-    arguments = [str(program), str(models[0]), str(models[1]), json.dumps(body)]
-    run = torchrun(2, [*arguments, str(tmp_path / "two")])
+    run = torchrun(models, tmp_path, {"two": body})
     assert run.stdout is not None
     for line in run.stdout:
         if float(line.split()[0]) >= 1.4:  # of two stages: in the middle of the second
@@ -146,5 +164,5 @@ def test_a_killed_run_of_two_goes_on_with_one(
     run.communicate(timeout=60)
     assert list((tmp_path / "two.store").glob("*.work/state.safetensors"))
     two = alone(models, body, tmp_path / "two")
-    assert_same_run(one, two, models[0])
-    assert_masks_hold(two, one)
+    assert_same_run(together / "plain", two, models[0])
+    assert_masks_hold(two, together / "plain")
