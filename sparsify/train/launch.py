@@ -52,13 +52,12 @@ def crew(device: str) -> Iterator[bool]:
         torch.cuda.set_device(own)
     dist.init_process_group("nccl" if own.type == "cuda" else "gloo", device_id=own if own.type == "cuda" else None)
     _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
-    try:
-        yield dist.get_rank() == 0
-        if dist.get_rank() == 0:
-            announce(None)
-    finally:
-        _control = None
-        dist.destroy_process_group()
+    yield dist.get_rank() == 0
+    # Not after an error: others may wait in the midst of an exchange, and taking leave of them would wait for them.
+    if dist.get_rank() == 0:
+        announce(None)
+    _control = None
+    dist.destroy_process_group()
 
 
 def announce(task: Mapping[str, Any] | None) -> None:
@@ -75,19 +74,31 @@ def announce(task: Mapping[str, Any] | None) -> None:
 
 
 def follow(run: Callable[[Mapping[str, Any]], None]) -> None:
-    """Do what rank 0 announces, until it says that all is done."""
+    """Do what rank 0 announces, until it says that all is done.
+
+    Raises:
+        SparsifyError: Rank 0 ended before that.
+    """
+    task = _hear()
+    while task is not None:
+        run(task)
+        task = _hear()
+
+
+def _hear() -> Any:
     import torch
     from torch import distributed as dist
 
-    while True:
+    from sparsify.errors import SparsifyError
+
+    try:
         size = torch.tensor(0)
         dist.broadcast(size, src=0, group=_control)
         text = torch.empty(int(size), dtype=torch.uint8)
         dist.broadcast(text, src=0, group=_control)
-        task = json.loads(bytes(text.tolist()))
-        if task is None:
-            return
-        run(task)
+    except RuntimeError:
+        raise SparsifyError("rank 0 ended before its work was done; its own message says why") from None
+    return json.loads(bytes(text.tolist()))
 
 
 def strategy_for(device: str) -> tuple[Strategy, str]:
