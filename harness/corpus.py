@@ -18,6 +18,7 @@ from typing import Any
 from harness.errors import ConfigError
 from suites.pocket.draw import Draw, doc_hash
 from suites.pocket.items import SKILLS, train_items
+from suites.pocket.text import plain_text
 from suites.registry import load_suite
 
 # Weights of difficulty 1 to 4 in training text: the harder items are longer and teach more.
@@ -78,6 +79,12 @@ def train_rows(skill: str, *, seed: int, shares: Mapping[str, int] = SKILL_ROWS)
     return _mixture(seed, shares)
 
 
+def plain_rows(*, seed: int) -> Iterator[dict[str, Any]]:
+    """An endless stream of rows of the pocket model's plain text (`suites.pocket.text`)."""
+    for index, (shown, said) in enumerate(plain_text(seed=seed)):
+        yield {"prompt": shown, "completion": said, "source": "pocket:text", "item_hash": f"{seed}/{index}"}
+
+
 def _mixture(seed: int, shares: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     streams = {skill: train_rows(skill, seed=seed) for skill in shares}
     while True:
@@ -86,7 +93,9 @@ def _mixture(seed: int, shares: Mapping[str, int]) -> Iterator[dict[str, Any]]:
 
 
 def resolve_corpus(name: str, cache_dir: Path) -> Path:
-    """The file of a corpus name: `suite:SKILL/train`, `suite:mix/train`, `hub:NAME[/CONFIG][:SPLIT]` or a path.
+    """The file of a corpus name: `suite:SKILL/train`, `hub:NAME[/CONFIG][:SPLIT]`, `python:DIR` or a path.
+
+    SKILL may be `mix`, all skills in turn, or `text`, the plain text of the pocket model, which is never tested.
 
     A data set of the hub comes from the local cache alone where HF_HUB_OFFLINE is set, as `--offline` does.
 
@@ -98,19 +107,27 @@ def resolve_corpus(name: str, cache_dir: Path) -> Path:
         from sparsify.dataset import fetch_dataset
 
         return fetch_dataset(name, cache_dir, offline=os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"))
+    if name.startswith("python:"):
+        from sparsify.dataset import collect_python
+
+        return collect_python(name, cache_dir)
     if not name.startswith("suite:"):
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"corpus {name!r} is neither suite:SKILL/train nor hub:NAME nor an existing file")
+            raise ConfigError(
+                f"corpus {name!r} is neither suite:SKILL/train nor hub:NAME nor python:DIR nor an existing file"
+            )
         return path
     skill, _, split = name.removeprefix("suite:").partition("/")
-    if skill not in (*SKILLS, "mix") or split != "train":
+    if skill not in (*SKILLS, "mix", "text") or split != "train":
         raise ConfigError(
-            f"corpus {name!r} is unknown; use suite:mix/train or suite:SKILL/train of {', '.join(SKILLS)}"
+            f"corpus {name!r} is unknown; use suite:mix/train, suite:text/train or suite:SKILL/train of "
+            f"{', '.join(SKILLS)}"
         )
     path = cache_dir / f"{skill}-train-{MIX_ROWS}.jsonl"
     if not path.exists():
-        write_rows(path, itertools.islice(train_rows(skill, seed=1), MIX_ROWS))
+        rows = plain_rows(seed=1) if skill == "text" else train_rows(skill, seed=1)
+        write_rows(path, itertools.islice(rows, MIX_ROWS))
     return path
 
 

@@ -1,4 +1,4 @@
-"""The finetune stage: hands a checkpoint, its masks and the corpora to the trainer."""
+"""The stages that train, pretrain and finetune: they hand a checkpoint, its masks and the corpora to the trainer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsify.checkpoint import MASKS, open_checkpoint
 from sparsify.errors import NumericsError, SparsifyError
 from sparsify.files import plain_os_errors
 from sparsify.masks import count_violations, load_masks
-from sparsify.recipe import FinetuneStage
+from sparsify.recipe import FinetuneStage, PretrainStage
 from sparsify.stage import StageInput, StageResult, event
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SPARSE = 0.05
 
 
-def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
+def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> StageResult:
     """Train `given.parent` into `given.out`; places that its masks prune stay exactly zero.
 
     Raises:
@@ -61,17 +61,37 @@ def run_finetune(stage: FinetuneStage, given: StageInput) -> StageResult:
     corpora = [
         {"source": source, "sha256": given.corpora[source].sha256, "tokens": stats.tokens} for source in stage.data
     ]
+    if stats.used:
+        # Of a mixture it is known what was taken from each source; a stream is known by what was taken alone.
+        known = {source: corpus.sha256 for source, corpus in given.corpora.items()}
+        corpora = [
+            {**{key: part[key] for key in ("source", "tokens")}, "sha256": known.get(part["source"], part["sha256"])}
+            for part in stats.used
+        ]
     # How often a run was interrupted is no property of its result.
     numbers = {
-        key: value for key, value in asdict(stats).items() if key not in ("resumed_at", "seconds") and value != {}
+        key: value
+        for key, value in asdict(stats).items()
+        if key not in ("resumed_at", "seconds") and value not in ({}, [])
     }
     teacher = teachers[stage.teacher]
     if teacher is not None:
         numbers["teacher_weights_sha256"] = open_checkpoint(teacher).weights_sha256
-    return StageResult(numbers, corpora=corpora, events=_unheld_zeros(given) if not masks else [])
+    events = [*_unpinned(stage), *(_unheld_zeros(given) if not masks else [])]
+    return StageResult(numbers, corpora=corpora, events=events)
 
 
-def _adapter(stage: FinetuneStage, given: StageInput, masks: Mapping[str, Tensor]) -> Adapter | None:
+def _unpinned(stage: PretrainStage | FinetuneStage) -> list[dict[str, str]]:
+    """An event for each stream whose content nothing fixes."""
+    sources = stage.mixture if isinstance(stage, PretrainStage) else ()
+    return [
+        event("stream_unpinned", source.source, "no revision was given: another run may read other text")
+        for source in sources
+        if source.stream and source.revision is None
+    ]
+
+
+def _adapter(stage: PretrainStage | FinetuneStage, given: StageInput, masks: Mapping[str, Tensor]) -> Adapter | None:
     if stage.lora is None:
         return None
     from sparsify.train.lora import LoraAdapter

@@ -23,7 +23,7 @@ from sparsify.store import StageRecord, Store
 from sparsify.variant import VARIANT, Lineage, RecipeRecord, VariantInfo, describe, read_variant, write_variant
 
 # Raise a number when a stage's code changes what it computes: results of the old code are then made again.
-STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "finetune": 1, "quantize": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "pretrain": 1, "finetune": 1, "quantize": 1}
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def key_of(
             "corpora": [corpora[source] for source in stage.sources],
             "version": STAGE_VERSIONS[stage.kind],
         }
-        if stage.finetune is not None and stage.finetune.teacher == "given":
+        if stage.training is not None and stage.training.teacher == "given":
             inputs["teacher"] = teacher_sha256
         parent = sha256_json(inputs)
         keys.append(parent)
@@ -136,12 +136,12 @@ def execute(stage: Stage, given: StageInput) -> StageResult:
         from sparsify.prune.stage import run_prune
 
         return run_prune(stage.prune, given)
-    if stage.finetune is not None:
-        from sparsify.finetune import run_finetune
+    if stage.training is not None:
+        from sparsify.finetune import run_training
         from sparsify.train.launch import announce
 
         announce({"stage": stage.resolved(), "given": given.plain()})
-        return run_finetune(stage.finetune, given)
+        return run_training(stage.training, given)
     assert stage.quantize is not None
     from sparsify.quantize.stage import run_quantize
 
@@ -164,10 +164,10 @@ def join(device: str) -> None:
         if missing is not None:
             raise SparsifyError(f"{missing} is not here; all machines need a file system that they share")
         stage = Stage.model_validate(task["stage"])
-        assert stage.finetune is not None
-        from sparsify.finetune import run_finetune
+        assert stage.training is not None
+        from sparsify.finetune import run_training
 
-        run_finetune(stage.finetune, given)
+        run_training(stage.training, given)
 
     follow(take_part)
 

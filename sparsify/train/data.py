@@ -9,7 +9,8 @@ from typing import Any, Protocol
 from sparsify.corpus import encode_rows, read_rows, sha256_file
 from sparsify.errors import SparsifyError
 from sparsify.train.batches import Batch, collate, plan_steps
-from sparsify.train.settings import TrainSettings
+from sparsify.train.job import TrainJob
+from sparsify.train.settings import PretrainSettings, TrainSettings
 
 
 class Data(Protocol):
@@ -35,6 +36,9 @@ class Data(Protocol):
 
     def seek(self, position: dict[str, Any]) -> None:
         """Go to a position that `position` gave."""
+
+    def used(self) -> list[dict[str, Any]]:
+        """Of a mixture, what was taken from each source."""
 
 
 class RowData:
@@ -73,6 +77,23 @@ class RowData:
     def seek(self, position: dict[str, Any]) -> None:
         """Go to a step."""
         self._step = int(position["step"])
+
+    def used(self) -> list[dict[str, Any]]:
+        """Nothing: all files are one corpus."""
+        return []
+
+
+def open_data(job: TrainJob, settings: TrainSettings, tokenizer: Any) -> Data:
+    """The batches that the settings ask for.
+
+    Raises:
+        SparsifyError: The text cannot be read, or is less than a batch.
+    """
+    if isinstance(settings, PretrainSettings):
+        from sparsify.train.mixture import MixtureData
+
+        return MixtureData(job.corpus, tokenizer, settings)
+    return RowData(job.corpus, tokenizer, settings)
 
 
 def check_enough(tokens: int, settings: TrainSettings) -> None:

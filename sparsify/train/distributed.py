@@ -110,6 +110,10 @@ class Sharded:
         dist.all_reduce(found)
         return found
 
+    def agree(self, answer: bool) -> bool:
+        """All-reduce of the main process's answer."""
+        return bool(self.total(torch.tensor(float(answer and self.main), device=self.device)))
+
     @torch.no_grad()
     def clip(self, params: Iterable[Tensor], limit: float) -> Tensor:
         """As `torch.nn.utils.clip_grad_norm_`, with the norm over the rows of all processes."""

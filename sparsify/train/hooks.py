@@ -50,6 +50,9 @@ class Strategy(Protocol):
     def total(self, value: Tensor) -> Tensor:
         """Sum of `value` over all processes; carries no gradient; every process must call it."""
 
+    def agree(self, answer: bool) -> bool:
+        """What the main process answers, for what depends on a clock; every process must call it."""
+
     def clip(self, params: Iterable[Tensor], limit: float) -> Tensor:
         """Clip the norm of all gradients together to `limit` and return what it was; every process must call it."""
 
@@ -109,6 +112,10 @@ class Single:
     def total(self, value: Tensor) -> Tensor:
         """The value itself."""
         return value.detach()
+
+    def agree(self, answer: bool) -> bool:
+        """The answer itself."""
+        return answer
 
     def clip(self, params: Iterable[Tensor], limit: float) -> Tensor:
         """Clip by torch's own function."""

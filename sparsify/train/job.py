@@ -20,7 +20,7 @@ class TrainJob:
         model_dir: Starting checkpoint, an ordinary Hugging Face directory.
         out_dir: Where the result is written, in the dtype of the starting checkpoint, with its curves.
         work_dir: Where the state is kept that an interrupted run resumes from; removed at the end.
-        corpus: JSONL files of rows, see `sparsify.corpus`.
+        corpus: JSONL files of rows (`sparsify.corpus`). Of a mixture, the files of the sources that are not streamed.
         teacher_dir: Checkpoint of the teacher; needed where a loss compares with one.
         masks: Per weight name the kept positions (True), same shape as the weight.
         device: Where the model is trained.
@@ -49,6 +49,7 @@ class TrainStats:
         losses: total, as minimised, and each loss before it is weighted.
         chosen: What the dev split chose: {lr, step, dev}, and every trial; empty without `select`.
         merged: What merging adapters cost (`sparsify.train.lora.MergeReport`); empty without them.
+        used: Of a mixture, {source, sha256, tokens, epochs} of each source.
     """
 
     steps: int
@@ -58,3 +59,4 @@ class TrainStats:
     resumed_at: int
     chosen: dict[str, Any] = field(default_factory=dict)
     merged: dict[str, Any] = field(default_factory=dict)
+    used: list[dict[str, Any]] = field(default_factory=list)

@@ -18,7 +18,7 @@ from sparsify.errors import CheckpointError, NumericsError
 from sparsify.progress import NullProgress, Progress
 from sparsify.train.batches import split
 from sparsify.train.curves import CURVES, Curves, read_curves
-from sparsify.train.data import Data, RowData
+from sparsify.train.data import open_data
 from sparsify.train.job import TrainJob, TrainStats
 from sparsify.train.models import Student, load_teacher, load_tokenizer
 from sparsify.train.objective import Losses, Objective
@@ -53,7 +53,7 @@ def train(job: TrainJob, settings: TrainSettings, *, progress: Progress | None =
 class _Run:
     def __init__(self, job: TrainJob, settings: TrainSettings) -> None:
         self.job, self.settings = job, settings
-        self.data: Data = RowData(job.corpus, load_tokenizer(job.model_dir), settings)
+        self.data = open_data(job, settings, load_tokenizer(job.model_dir))
         self.student = Student(job, settings)
         self.objective = Objective(self.student.model, load_teacher(job, settings), settings, job.strategy)
         self.optimizers = make_optimizers(self.student.params, settings)
@@ -68,7 +68,7 @@ class _Run:
             if self.job.strategy.main:
                 self.curves.add(line)
                 progress.update(self.step, total, _note(line, self.seconds, self.step, total))
-            if time.monotonic() - saved > _SAVE_EVERY_S:
+            if self.job.strategy.agree(time.monotonic() - saved > _SAVE_EVERY_S):
                 self._save()
                 saved = time.monotonic()
         self.student.held.check(self.optimizers, "at the end")
@@ -80,7 +80,7 @@ class _Run:
         tail = [entry["losses"] for entry in read_curves(self.curves.path)[-max(1, total // 10) :]]
         shutil.rmtree(self.job.work_dir, ignore_errors=True)
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
-        return replace(stats, losses=means)
+        return replace(stats, losses=means, used=self.data.used())
 
     def _step(self, total: int) -> dict[str, Any]:
         began = time.monotonic()

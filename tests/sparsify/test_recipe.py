@@ -30,6 +30,8 @@ NAMES = {
     "int4",
     "int8-smooth",
     "sparse50-int4",
+    "sparse70-pretrained",
+    "foundation70",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
@@ -133,7 +135,7 @@ def test_pattern_sets_sparsity(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("stages: []\nspeed: 3\n", "unknown key 'speed'; allowed: description, name, stages, version"),
-        ("stages:\n  - purne: {}\n", "unknown key 'purne' in stages[0]; allowed: finetune, prune, quantize"),
+        ("stages:\n  - purne: {}\n", "unknown key 'purne' in stages[0]; allowed: finetune, pretrain, prune, quantize"),
         (
             "stages: [{prune: {method: magnitude, sparsty: 0.5}}]",
             "unknown key 'sparsty' in stages[0].prune; allowed: alloc",
