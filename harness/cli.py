@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -299,8 +300,15 @@ def _options(data_dir: Path | None, jobs: int, device: str, offline: bool, quiet
 
 
 def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
+    from harness.errors import ConfigError
     from harness.run import run_study
+    from sparsify.train.launch import launched
 
+    if launched():
+        raise ConfigError(
+            "torchrun is for `sparsebench sparsify`: make the variant with it, name its folder in the study "
+            "(`path:`), and start this without torchrun"
+        )
     if dry_run:
         from harness.dry_run import plan_text
 
@@ -346,7 +354,6 @@ def _leave_interrupted() -> NoReturn:
     `sys.exit` says.
     """
     import atexit
-    import os
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit._run_exitfuncs()
@@ -375,7 +382,9 @@ def _report(error: Exception) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"sparsebench: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    which = f"rank {rank}: " if rank != "0" else ""
+    print(f"sparsebench: {which}{message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

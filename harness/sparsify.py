@@ -43,7 +43,26 @@ def plan(model: str, recipe: str, options: SparsifyOptions) -> str:
 
 
 def make(model: str, recipe: str, out: Path, options: SparsifyOptions) -> None:
-    """Make the variant in `out`, with its plan before and what was really used after."""
+    """Make the variant in `out`, with its plan before and what was really used after.
+
+    Started by torchrun, rank 0 does this, and the other processes take part in the stages that train.
+    """
+    from sparsify.train.launch import crew, launched
+
+    if not launched():
+        _make(model, recipe, out, options)
+        return
+    from sparsify.run import join
+
+    os.environ["TQDM_DISABLE"] = "1"
+    with crew(options.device) as leads:
+        if leads:
+            _make(model, recipe, out, options)
+        else:
+            join(options.device)
+
+
+def _make(model: str, recipe: str, out: Path, options: SparsifyOptions) -> None:
     from harness.corpus import resolve_corpus
     from harness.models import model_directory, public_name
     from harness.progress import Phase

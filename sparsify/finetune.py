@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from sparsify.checkpoint import MASKS, open_checkpoint
 from sparsify.errors import NumericsError, SparsifyError
@@ -11,6 +13,11 @@ from sparsify.files import plain_os_errors
 from sparsify.masks import count_violations, load_masks
 from sparsify.recipe import FinetuneStage, PretrainStage
 from sparsify.stage import StageInput, StageResult, event
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsify.train.hooks import Adapter
 
 # A dense checkpoint has a few exact zeros by rounding; above this share somebody pruned it.
 _SPARSE = 0.05
@@ -24,11 +31,13 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
         NumericsError: The loss became non-finite, or a pruned weight came back.
     """
     from sparsify.train import TrainJob, train
+    from sparsify.train.launch import strategy_for
 
     if open_checkpoint(given.parent).is_quantized:
         raise SparsifyError(f"{given.parent} is quantized; train the unquantized model")
     masks = load_masks(given.parent)
     teachers = {"base": given.base, "given": given.teacher, "none": None}
+    strategy, device = strategy_for(given.device)
     job = TrainJob(
         model_dir=given.parent,
         out_dir=given.out,
@@ -36,11 +45,15 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
         corpus=[given.corpora[source].path for source in stage.data],
         teacher_dir=teachers[stage.teacher],
         masks=masks,
-        device=given.device,
+        device=device,
         teacher_device=given.teacher_device,
+        strategy=strategy,
+        adapter=_adapter(stage, given, masks),
     )
     with plain_os_errors():
         stats = train(job, stage.settings, progress=given.progress)
+    if not strategy.main:
+        return StageResult()
     if stage.gradual is not None:
         masks = load_masks(given.out)
     elif masks:
@@ -79,6 +92,14 @@ def _unpinned(stage: PretrainStage | FinetuneStage) -> list[dict[str, str]]:
         for source in sources
         if source.stream and source.revision is None
     ]
+
+
+def _adapter(stage: PretrainStage | FinetuneStage, given: StageInput, masks: Mapping[str, Tensor]) -> Adapter | None:
+    if stage.lora is None:
+        return None
+    from sparsify.train.lora import LoraAdapter
+
+    return LoraAdapter(given.parent, masks, stage.lora, stage.seed)
 
 
 def _unheld_zeros(given: StageInput) -> list[dict[str, str]]:

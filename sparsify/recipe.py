@@ -25,6 +25,7 @@ from sparsify.specs import (
     Reconstruct,
     Strict,
 )
+from sparsify.train.lora_settings import LoraSettings
 from sparsify.train.settings import Gradual, LossWeights, MixtureSource, Select
 
 _BUILTIN = Path(__file__).with_name("recipes")
@@ -182,6 +183,7 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
         "allocation": Allocation,
         "reconstruct": Reconstruct,
         "prune": JointPrune,
+        "lora": LoraSettings,
         "mixture": MixtureSource,
         "select": Select,
         "gradual": Gradual,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sparsify.checkpoint import MASKS, Checkpoint, companions, model_fingerprint, open_checkpoint, write_index
 from sparsify.corpus import sha256_file
@@ -149,12 +150,38 @@ def execute(stage: Stage, given: StageInput) -> StageResult:
         return run_prune(stage.prune, given)
     if stage.training is not None:
         from sparsify.finetune import run_training
+        from sparsify.train.launch import announce
 
+        announce({"stage": stage.resolved(), "given": given.plain()})
         return run_training(stage.training, given)
     assert stage.quantize is not None
     from sparsify.quantize.stage import run_quantize
 
     return run_quantize(stage.quantize, given)
+
+
+def join(device: str) -> None:
+    """Take part in the stages of `make_variant` that train, as one of several processes that rank 0 leads.
+
+    Call it inside `sparsify.train.launch.crew` on every process that does not lead; it returns when the leader is done.
+
+    Raises:
+        SparsifyError: As `make_variant`; also where a path of rank 0 does not exist for this process.
+    """
+    from sparsify.train.launch import follow
+
+    def take_part(task: Mapping[str, Any]) -> None:
+        given = StageInput.from_plain(task["given"], device)
+        missing = next((path for path in (given.parent, given.base) if not path.is_dir()), None)
+        if missing is not None:
+            raise SparsifyError(f"{missing} is not here; all machines need a file system that they share")
+        stage = Stage.model_validate(task["stage"])
+        assert stage.training is not None
+        from sparsify.finetune import run_training
+
+        run_training(stage.training, given)
+
+    follow(take_part)
 
 
 def _stage(store: Store, key: str, stage: Stage, given: StageInput) -> StageRecord:

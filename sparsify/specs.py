@@ -26,7 +26,7 @@ _SCOPES = {
     "admm": ("matrix", "row", "block"),
 }
 # Settings of the trainer that came after its first recipes.
-_LATER_TRAINING = {"precision", "accumulate", "checkpoint_activations", "select", "gradual"}
+_LATER_TRAINING = {"precision", "accumulate", "checkpoint_activations", "select", "gradual", "lora"}
 
 
 class Strict(BaseModel):

@@ -13,7 +13,7 @@ from sparsify.checkpoint import copy_companions
 from sparsify.errors import CheckpointError, SparsifyError
 from sparsify.train.gradual import pruned_weights
 from sparsify.train.held import HeldMasks
-from sparsify.train.hooks import Single
+from sparsify.train.hooks import Single, Strategy
 from sparsify.train.job import TrainJob
 from sparsify.train.settings import TrainSettings
 
@@ -53,19 +53,24 @@ class Student:
         Raises:
             SparsifyError: A mask belongs to another model.
         """
-        from transformers import AutoModelForCausalLM
-
         self._job, self._gradual = job, settings.gradual
-        model = AutoModelForCausalLM.from_pretrained(job.model_dir, dtype=torch.float32)
+        self.model = self._load(job.strategy, job.device)
         if settings.checkpoint_activations:
+            model: Any = self.model
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        if job.adapter is not None:
-            model = job.adapter.attach(model)
-        self.model: nn.Module = job.strategy.place(model, job.device)
         self.model.train()
         self.params: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.held = HeldMasks({} if job.adapter is not None else self.params, self._masks())
         self.held.apply()
+
+    def _load(self, strategy: Strategy, device: str) -> nn.Module:
+        adapter = self._job.adapter
+
+        def prepare(module: nn.Module, name: str) -> None:
+            if adapter is not None:
+                adapter.attach(module, name)
+
+        return strategy.load(self._job.model_dir, device, torch.float32, prepare)
 
     def _masks(self) -> dict[str, Tensor]:
         # An adapter's own weights have no mask; it minds those of the model when it is merged.
@@ -91,16 +96,27 @@ class Student:
         names = pruned_weights(self.model, self._gradual)
         return {name: torch.ones_like(self.params[name], dtype=torch.bool) for name in names}
 
-    def write(self) -> None:
-        """Write the model to the job's `out_dir` in the dtype that it was stored in; pruned places are +0.0."""
+    def write(self) -> dict[str, Any]:
+        """Write the model to the job's `out_dir` in the dtype that it was stored in; pruned places are +0.0.
+
+        Every process must call it; the main one writes.
+
+        Returns:
+            What merging an adapter cost (see `Adapter.merge`); empty without one, and off the main process.
+        """
         job = self._job
-        model = self.model if job.adapter is None else job.adapter.merge(self.model, job.masks)
-        dtype = json.loads((job.model_dir / "config.json").read_text()).get("dtype", "float32")
-        model.to(getattr(torch, dtype))
+        model: Any = job.strategy.gathered(self.model, lambda: self._load(Single(), "cpu"))
+        if model is None:
+            return {}
+        name = json.loads((job.model_dir / "config.json").read_text()).get("dtype", "float32")
+        dtype = getattr(torch, name)
+        merged = {} if job.adapter is None else job.adapter.merge(model, job.masks, dtype)
+        model.to(dtype)
         self.held.apply()
         job.out_dir.mkdir(parents=True, exist_ok=True)
-        model.save_pretrained(job.out_dir)  # type: ignore[operator]
+        model.save_pretrained(job.out_dir)
         copy_companions(job.model_dir, job.out_dir)
+        return merged
 
 
 def load_teacher(job: TrainJob, settings: TrainSettings) -> nn.Module | None:
@@ -113,14 +129,17 @@ def load_teacher(job: TrainJob, settings: TrainSettings) -> nn.Module | None:
         return None
     if job.teacher_dir is None:
         raise SparsifyError("losses kl and squarehead need a teacher; name one or set their weights to 0")
-    from transformers import AutoModelForCausalLM
-
     check_tokenizers(job.model_dir, job.teacher_dir)
     check_shapes(job.model_dir, job.teacher_dir, hidden=settings.losses.squarehead > 0)
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    teacher = AutoModelForCausalLM.from_pretrained(job.teacher_dir, dtype=dtype)
-    placed: nn.Module = teacher.to(job.teacher_device or job.device)
-    return placed.eval().requires_grad_(False)
+    teacher = job.strategy.load(
+        job.teacher_dir, job.teacher_device or job.device, dtype, lambda module, _: _freeze(module)
+    )
+    return teacher.eval()
+
+
+def _freeze(module: nn.Module) -> None:
+    module.requires_grad_(False)
 
 
 def check_tokenizers(student: Path, teacher: Path) -> None:

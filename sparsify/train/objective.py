@@ -72,36 +72,34 @@ class Objective:
     def __call__(self, batch: Batch, counts: Counts) -> Losses:
         """The losses of a micro-batch as its share of the step that `counts` is of."""
         settings, weights = self._settings, self._settings.losses
-        states = self._states(self._model, batch, features=weights.squarehead > 0)
         importance = self._importance(batch)
         chosen = importance > 0
-        logits = self._logits(self._model, states, chosen)
+        states, logits = self._predict(self._model, batch, chosen, features=weights.squarehead > 0)
         parts: dict[str, Tensor] = {}
         blocks: list[Tensor] = []
         if weights.ce:
             parts["ce"] = cross_entropy(logits, batch.ids[:, 1:][chosen], importance[chosen], total=counts.importance)
         if self._teacher is not None:
             device = next(self._teacher.parameters()).device
-            away = batch.to(device)
+            said = batch.target[:, 1:]
+            asked = said.to(device) if weights.kl else None
             with torch.no_grad():
-                taught = self._states(self._teacher, away, features=weights.squarehead > 0)
+                taught, wanted = self._predict(self._teacher, batch.to(device), asked, features=weights.squarehead > 0)
             if weights.squarehead:
                 share = self._strategy.total(batch.real.sum()) / counts.real
                 blocks = [
                     share * block
                     for block in squarehead_blocks(
-                        states.hidden_states[1:],
-                        taught.hidden_states[1:],
+                        states,
+                        taught,
                         batch.real,
                         settings.squarehead_eps,
                         total=self._strategy.total,
                     )
                 ]
                 parts["squarehead"] = sum(blocks, torch.zeros((), device=logits.device))
-            if weights.kl:
-                said = batch.target[:, 1:]
-                with torch.no_grad():
-                    wanted = self._logits(self._teacher, taught, said.to(device)).to(logits.device)
+            if wanted is not None:
+                wanted = wanted.to(logits.device)
                 parts["kl"] = kl_divergence(logits[said[chosen]], wanted, settings.temperature, total=counts.said)
         total = torch.stack([getattr(weights, name) * part for name, part in parts.items()]).sum()
         return Losses(
@@ -116,7 +114,7 @@ class Objective:
         for whole in batches:
             batch = self._strategy.share(whole)
             said = batch.target[:, 1:]
-            logits = self._logits(self._model, self._states(self._model, batch, features=False), said)
+            _, logits = self._predict(self._model, batch, said, features=False)
             targets = batch.ids[:, 1:][said]
             losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none").double()
             total += float(self._strategy.total(losses.sum()))
@@ -124,20 +122,14 @@ class Objective:
         self._model.train()
         return total / max(1.0, count)
 
-    def _states(self, model: Any, batch: Batch, *, features: bool) -> Any:
-        # Attention is causal and padding lies on the right, so no real token ever sees it: no mask is needed. Positions
-        # that begin again tell transformers where a document ends; tokens then see their own document only.
-        packed = {} if batch.positions is None else {"position_ids": batch.positions}
+    def _predict(
+        self, model: Any, batch: Batch, chosen: Tensor | None, *, features: bool
+    ) -> tuple[tuple[Tensor, ...], Any]:
         bf16 = self._settings.precision == "bf16"
-        with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=bf16):
-            return model.base_model(input_ids=batch.ids, use_cache=False, output_hidden_states=features, **packed)
-
-    def _logits(self, model: Any, states: Any, chosen: Tensor) -> Tensor:
-        """The logits that predict the tokens marked in `chosen` [batch, tokens - 1]: each from the position before."""
-        bf16 = self._settings.precision == "bf16"
-        with torch.autocast(chosen.device.type, dtype=torch.bfloat16, enabled=bf16):
-            logits: Tensor = model.get_output_embeddings()(states.last_hidden_state[:, :-1][chosen])
-        return logits.float()
+        found: tuple[tuple[Tensor, ...], Any] = self._strategy.run(
+            model, _predict, batch, chosen, _Wanted(features, bf16)
+        )
+        return found
 
     def _importance(self, batch: Batch) -> Tensor:
         """Weight of each predicted token in the cross-entropy, [batch, tokens - 1]."""
@@ -145,3 +137,29 @@ class Objective:
             shown = batch.real[:, 1:]
             return torch.where(batch.target[:, 1:], 1.0, self._settings.prompt_weight) * shown
         return batch.target[:, 1:].float()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    features: bool
+    bf16: bool
+
+
+def _predict(
+    model: Any, batch: Batch, chosen: Tensor | None, wanted: _Wanted
+) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """The output of every block (where wanted), and the logits of the tokens marked in `chosen` [batch, tokens - 1].
+
+    Each token is predicted from the position before it. One function, because of a sharded model the weights outside
+    the blocks are at hand only while it runs.
+    """
+    # Attention is causal and padding lies on the right, so no real token ever sees it: no mask is needed. Positions
+    # that begin again tell transformers where a document ends; tokens then see their own document only.
+    packed = {} if batch.positions is None else {"position_ids": batch.positions}
+    with torch.autocast(batch.ids.device.type, dtype=torch.bfloat16, enabled=wanted.bf16):
+        states = model.base_model(input_ids=batch.ids, use_cache=False, output_hidden_states=wanted.features, **packed)
+        blocks = tuple(states.hidden_states[1:]) if wanted.features else ()
+        if chosen is None:
+            return blocks, None
+        logits: Tensor = model.get_output_embeddings()(states.last_hidden_state[:, :-1][chosen])
+    return blocks, logits.float()

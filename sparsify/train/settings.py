@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sparsify.train.lora_settings import LoraSettings
+
 
 class LossWeights(BaseModel):
     """Weights of the three losses; their sum is minimised.
@@ -100,6 +102,9 @@ class TrainSettings(BaseModel):
     accumulate: int = Field(1, gt=0, description="micro-batches that a batch is split into, to save memory")
     checkpoint_activations: bool = Field(
         False, description="keep one state per block and compute the rest again backwards"
+    )
+    lora: LoraSettings | None = Field(
+        None, description="train low-rank adapters and merge them at the end; {} = defaults; none = train the weights"
     )
     select: Select | None = Field(None, description="choose checkpoint and learning rate on a dev split")
     gradual: Gradual | None = Field(None, description="prune by magnitude while training")

@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ class Run:
                 self.curves.add(line)
                 board.add(line)
                 progress.update(self.step, total, _note(line, self.seconds, self.step, total))
-            if time.monotonic() - saved > pause:
+            if self.job.strategy.agree(time.monotonic() - saved > pause):
                 began = time.monotonic()
                 self._save()
                 saved = time.monotonic()
@@ -145,7 +146,10 @@ class Run:
             self._load_best()
         if self.grower is not None:
             self.grower.check()
-        self.student.write()
+        merged = self.student.write()
+        stats = TrainStats(total, self.tokens, round(self.seconds, 2), {}, self._resumed, chosen=chosen, merged=merged)
+        if not self.job.strategy.main:
+            return stats
         if self.grower is not None:
             save_masks({name: self.student.held.kept(name).cpu() for name in self.student.held.names}, self.job.out_dir)
         shutil.copyfile(self.curves.path, self.job.out_dir / CURVES)
@@ -155,9 +159,7 @@ class Run:
             shutil.copytree(self.job.work_dir / BOARD, self.job.out_dir / BOARD, dirs_exist_ok=True)
         tail = [entry["losses"] for entry in lines[-max(1, total // 10) :]]
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
-        return TrainStats(
-            total, self.tokens, round(self.seconds, 2), means, self._resumed, chosen=chosen, used=self.data.used()
-        )
+        return replace(stats, losses=means, used=self.data.used())
 
     def _grower(self) -> Grower | None:
         if self.settings.gradual is None:
@@ -205,12 +207,13 @@ class Run:
     def _step(self, total: int) -> dict[str, Any]:
         began = time.monotonic()
         batch = self.data.next()
+        self.job.strategy.reseed(self.settings.seed, self.step)
         parts = split(self.job.strategy.share(batch).to(self.job.device), self.settings.accumulate)
         counts = self.objective.counts(parts)
         found = []
         for part in parts:
             found.append(self.objective(part, counts))
-            found[-1].total.backward()
+            self.job.strategy.backward(found[-1].total)
         losses = _sum(found, self.job.strategy.total)
         if not math.isfinite(losses["total"]):
             raise DivergedError(losses["total"], self.step)
@@ -259,7 +262,8 @@ class Run:
     def _resume(self) -> None:
         found = read_state(self.job.work_dir)
         if found is None:
-            self.curves.cut(0)
+            if self.job.strategy.main:
+                self.curves.cut(0)
             return
         tensors, record = found
         if {key: record.get(key) for key in self._identity()} != self._identity():
@@ -271,7 +275,8 @@ class Run:
         self.best = record["best"]
         self.data.seek(record["data"])
         self._put_masks(tensors)
-        self.curves.cut(self.step)
+        if self.job.strategy.main:
+            self.curves.cut(self.step)
         self.student.held.check(self.optimizers, "in the saved state")
 
 
