@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsify.errors import CheckpointError, NumericsError
+from sparsify.errors import CheckpointError
 from sparsify.files import commit
 from sparsify.train.hooks import Strategy
 
@@ -21,15 +21,8 @@ BEST = "best.safetensors"  # the weights with the lowest dev loss so far
 def collect(
     params: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer], strategy: Strategy
 ) -> dict[str, Tensor]:
-    """Whole parameters, optimizer state and random state by name; every process must call it.
-
-    Raises:
-        NumericsError: A parameter is not finite: nothing could continue from it.
-    """
+    """Whole parameters, optimizer state and random state by name; every process must call it."""
     tensors = {f"param.{name}": strategy.whole(param) for name, param in params.items()}
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise NumericsError(f"{name.removeprefix('param.')} is not finite; lower lr or set clip: 1.0")
     for index, optimizer in enumerate(optimizers):
         for key, state in optimizer.state_dict()["state"].items():
             for field, value in state.items():
