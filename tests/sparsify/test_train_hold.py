@@ -310,7 +310,9 @@ def test_a_mask_of_another_model_is_refused(model_dir: Path, corpus: Path, tmp_p
     # The right shapes, but weights that it prunes are not zero.
     sparse = Path(shutil.copytree(model_dir, tmp_path / "sparse"))
     save_masks(masks, sparse)
-    recipe = parse_recipe({"stages": [{"finetune": {"data": "t", "tokens": 240, "batch_tokens": 120}}]}, name="r", where="t")
+    recipe = parse_recipe(
+        {"stages": [{"finetune": {"data": "t", "tokens": 240, "batch_tokens": 120}}]}, name="r", where="t"
+    )
     options = MakeOptions(store=tmp_path / "s", name="v", base="tiny", resolve_corpus=lambda _: corpus)
     with pytest.raises(SparsifyError, match=r"prunes \d+ weights that are not zero: it is the mask of another model"):
         make_variant(sparse, recipe, tmp_path / "v", options=options)
