@@ -112,6 +112,9 @@ def sparsify(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
     device: Device = "cpu",
+    teacher_device: Annotated[
+        str | None, typer.Option(help="Where a teacher runs, such as cuda:1; not given: where the model is trained.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it will take and stop.")] = False,
     pack: Annotated[
         bool, typer.Option("--pack", help="Also write OUT-packed: a mask bit per weight and the surviving values.")
@@ -122,7 +125,7 @@ def sparsify(
     """Make one variant of a model; started again after an interruption, it goes on with the next block."""
     from harness.sparsify import SparsifyOptions, make, plan
 
-    options = SparsifyOptions(teacher, revision, device, offline, quiet, pack)
+    options = SparsifyOptions(teacher, revision, device, offline, quiet, pack, teacher_device)
     if dry_run:
         print(plan(model, recipe, options), end="")
         return

@@ -33,6 +33,7 @@ class SparsifyOptions:
     offline: bool = False
     quiet: bool = False
     pack: bool = False
+    teacher_device: str | None = None
 
 
 def plan(model: str, recipe: str, options: SparsifyOptions) -> str:
@@ -78,6 +79,7 @@ def _make(model: str, recipe: str, out: Path, options: SparsifyOptions) -> None:
         resolve_corpus=lambda name: resolve_corpus(name, work / "corpora"),
         teacher_dir=model_directory(options.teacher, offline=options.offline) if options.teacher else None,
         device=options.device,
+        teacher_device=options.teacher_device,
     )
     with Phase(f"sparsify {out.name}", 1, quiet=options.quiet) as phase:
         if not options.quiet:

@@ -38,6 +38,8 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
     masks = load_masks(given.parent)
     teachers = {"base": given.base, "given": given.teacher, "none": None}
     strategy, device = strategy_for(given.device)
+    if strategy.spread and given.teacher_device is not None:
+        raise SparsifyError("a teacher on another device is for one process; torchrun shards it like the model")
     job = TrainJob(
         model_dir=given.parent,
         out_dir=given.out,
@@ -46,6 +48,7 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
         teacher_dir=teachers[stage.teacher],
         masks=masks,
         device=device,
+        teacher_device=given.teacher_device,
         strategy=strategy,
         adapter=_adapter(stage, given, masks),
     )
@@ -53,7 +56,9 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
         stats = train(job, stage.settings, progress=given.progress)
     if not strategy.main:
         return StageResult()
-    if masks:
+    if stage.gradual is not None:
+        masks = load_masks(given.out)
+    elif masks:
         shutil.copyfile(given.parent / MASKS, given.out / MASKS)
     violations = count_violations(masks, open_checkpoint(given.out))
     if violations:

@@ -39,6 +39,7 @@ class MakeOptions:
         model_sha256: `model_fingerprint` of the model, where the caller knows it already.
         teacher_dir: Model that stages with `teacher: given` learn from.
         device: Where tensors are computed.
+        teacher_device: Where a teacher runs; None = on `device`.
     """
 
     store: Path
@@ -49,6 +50,7 @@ class MakeOptions:
     model_sha256: str | None = None
     teacher_dir: Path | None = None
     device: str = "cpu"
+    teacher_device: str | None = None
 
 
 def key_of(
@@ -108,7 +110,17 @@ def make_variant(
     parent, records = model_dir, []
     for index, (stage, key) in enumerate(zip(recipe.stages, keys, strict=True)):
         part = _Part(progress, index, len(recipe.stages))
-        given = StageInput(parent, model_dir, teacher, store.part(key), store.work(key), corpora, options.device, part)
+        given = StageInput(
+            parent=parent,
+            base=model_dir,
+            teacher=teacher,
+            out=store.part(key),
+            work=store.work(key),
+            corpora=corpora,
+            device=options.device,
+            progress=part,
+            teacher_device=options.teacher_device,
+        )
         records.append(_stage(store, key, stage, given))
         parent = store.path(key)
         part.update(1, 1, f"{stage.kind} ready")
@@ -232,6 +244,8 @@ def _write_variant(
     )
     part = empty_directory(out_dir.parent / f".{out_dir.name}.part")
     _copy_model(source, part)
+    for number, record in enumerate(records, start=1):
+        _copy_curves(Store(options.store).path(record.key), part, f"{number}-{record.kind}")
     info = describe(part, name=options.name, base=options.base, baseline=options.baseline, lineage=lineage)
     if info.masks is not None and info.masks.revived:
         raise NumericsError(f"{info.masks.revived} pruned weights are not zero in the variant; please report this")
@@ -254,6 +268,15 @@ def _copy_model(source: Checkpoint, target: Path) -> None:
     if (source.path / MASKS).exists():
         shutil.copyfile(source.path / MASKS, target / MASKS)
     write_index(target, [path.name for path in source.files])
+
+
+def _copy_curves(stage: Path, target: Path, name: str) -> None:
+    """Copy what a training stage recorded of itself: curves, their picture, TensorBoard's files."""
+    for path in (stage / "curves.jsonl", stage / "curves.svg"):
+        if path.is_file():
+            shutil.copyfile(path, target / f"{path.stem}-{name}{path.suffix}")
+    if (stage / "tensorboard").is_dir():
+        shutil.copytree(stage / "tensorboard", target / f"tensorboard-{name}")
 
 
 class _Part:

@@ -32,6 +32,7 @@ class StageInput:
         corpora: The corpora that the stage names.
         device: Where tensors are computed, such as `cpu` or `cuda`.
         progress: Told how far the stage is.
+        teacher_device: Where a teacher runs; None = on `device`.
     """
 
     parent: Path
@@ -42,12 +43,14 @@ class StageInput:
     corpora: Mapping[str, Corpus]
     device: str
     progress: Progress
+    teacher_device: str | None = None
 
     def plain(self) -> dict[str, Any]:
         """Where it reads and writes, as JSON values, for a process that takes part."""
         paths = {name: str(getattr(self, name).absolute()) for name in ("parent", "base", "out", "work")}
         corpora = [[c.source, str(c.path.absolute()), c.sha256] for c in self.corpora.values()]
-        return {**paths, "teacher": self.teacher and str(self.teacher.absolute()), "corpora": corpora}
+        teacher = str(self.teacher.absolute()) if self.teacher else None
+        return {**paths, "teacher": teacher, "teacher_device": self.teacher_device, "corpora": corpora}
 
     @classmethod
     def from_plain(cls, value: Mapping[str, Any], device: str) -> StageInput:
@@ -55,7 +58,14 @@ class StageInput:
         paths = {name: Path(value[name]) for name in ("parent", "base", "out", "work")}
         corpora = {source: Corpus(source, Path(path), sha256) for source, path, sha256 in value["corpora"]}
         teacher = Path(value["teacher"]) if value["teacher"] else None
-        return cls(**paths, teacher=teacher, corpora=corpora, device=device, progress=NullProgress())
+        return cls(
+            **paths,
+            teacher=teacher,
+            corpora=corpora,
+            device=device,
+            progress=NullProgress(),
+            teacher_device=value["teacher_device"],
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 CURVES = "curves.jsonl"
+CURVES_PLOT = "curves.svg"
 
 
 class Curves:

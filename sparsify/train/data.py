@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from sparsify.corpus import encode_rows, read_rows, sha256_file
+from sparsify.corpus import EncodedRow, encode_rows, read_rows, sha256_file
 from sparsify.errors import SparsifyError
 from sparsify.train.batches import Batch, collate, plan_steps
 from sparsify.train.job import TrainJob
@@ -51,13 +52,17 @@ class RowData:
             SparsifyError: A file is missing or malformed, or there is less text than one batch.
         """
         self._settings = settings
-        self._rows = encode_rows([row for path in corpus for row in read_rows(path)], tokenizer)
+        rows: list[Mapping[str, Any]] = [row for path in corpus for row in read_rows(path)]
+        self.dev: Sequence[Batch] = ()
+        if settings.select is not None:
+            rows, held = split_rows(rows, settings.select.dev)
+            self.dev = _dev_batches(encode_rows(held, tokenizer), settings)
+        self._rows = encode_rows(rows, tokenizer)
         lengths = [len(row.ids) for row in self._rows]
         check_enough(sum(min(length, settings.seq) for length in lengths), settings)
         self._plan = plan_steps(lengths, settings)
         self._step = 0
         self.fingerprint = " ".join(sha256_file(path) for path in corpus)
-        self.dev: Sequence[Batch] = ()
 
     @property
     def steps(self) -> int:
@@ -94,6 +99,63 @@ def open_data(job: TrainJob, settings: TrainSettings, tokenizer: Any) -> Data:
 
         return MixtureData(job.corpus, tokenizer, settings)
     return RowData(job.corpus, tokenizer, settings)
+
+
+def split_rows(
+    rows: Sequence[Mapping[str, Any]], share: float
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Split rows into those to train on and those of the dev split, whole prompts each.
+
+    Rows that show the model the same are on one side. Which prompts are held follows from the prompts alone, so that
+    runs with other seeds, and dense and sparse ones, have the same dev split.
+
+    Args:
+        rows: As `read_rows` gives them.
+        share: Of the different prompts; at least one is held.
+
+    Raises:
+        SparsifyError: All rows have the same prompt.
+    """
+    keys = [_prompt_digest(row) for row in rows]
+    order = sorted(set(keys))
+    if len(order) < 2:
+        raise SparsifyError("a dev split needs rows of at least two different prompts; give more text")
+    held = set(order[: max(1, round(share * len(order)))])
+    return (
+        [row for row, key in zip(rows, keys, strict=True) if key not in held],
+        [row for row, key in zip(rows, keys, strict=True) if key in held],
+    )
+
+
+def _prompt_digest(row: Mapping[str, Any]) -> str:
+    shown = (
+        [str(m["content"]) for m in row["messages"] if m["role"] != "assistant"]
+        if "messages" in row
+        else [str(row["prompt"])]
+    )
+    return hashlib.sha256("\0".join(" ".join(text.split()) for text in shown).encode()).hexdigest()
+
+
+def _dev_batches(rows: Sequence[EncodedRow], settings: TrainSettings) -> list[Batch]:
+    assert settings.select is not None
+    chosen: list[EncodedRow] = []
+    spent = 0
+    for row in rows:
+        if spent >= settings.select.tokens:
+            break
+        chosen.append(row)
+        spent += min(len(row.ids), settings.seq)
+    if not any(any(row.target[1 : settings.seq]) for row in chosen):
+        raise SparsifyError("the dev split has no answer to measure; raise select.dev")
+    order = sorted(range(len(chosen)), key=lambda index: (len(chosen[index].ids), index))
+    batches: list[list[list[int]]] = []
+    for index in order:
+        width = min(len(chosen[index].ids), settings.seq)
+        limit = max(1, settings.batch_tokens // settings.accumulate)
+        if not batches or (len(batches[-1]) + 1) * width > limit:
+            batches.append([])
+        batches[-1].append([index])
+    return [collate(batch, chosen, settings) for batch in batches]
 
 
 def check_enough(tokens: int, settings: TrainSettings) -> None:

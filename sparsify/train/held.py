@@ -65,6 +65,10 @@ class HeldMasks:
             sum(pruned.numel() for pruned in self._pruned.values()),
         )
 
+    def weight(self, name: str) -> Tensor:
+        """A weight that has a mask."""
+        return self._params[name]
+
     @torch.no_grad()
     def apply(self) -> None:
         """Zero the weights at pruned places."""
@@ -82,11 +86,15 @@ class HeldMasks:
         pruned = ~kept
         if bool((self._pruned[name] & kept).any()):
             raise NumericsError(f"the mask of {name} would give places back that were pruned; please report this")
-        self._pruned[name] = pruned
+        self.replace(name, kept)
         param = self._params[name]
         local(param).masked_fill_(pruned, 0.0)
         for moment in moments(param, optimizers).values():
             local(moment).masked_fill_(pruned, 0.0)
+
+    def replace(self, name: str, kept: Tensor) -> None:
+        """Put a saved mask in the place of a weight's mask; the weight is not touched."""
+        self._pruned[name] = ~kept
         self._count()
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sparsify.checkpoint import copy_companions
 from sparsify.errors import CheckpointError, SparsifyError
+from sparsify.train.gradual import pruned_weights
 from sparsify.train.held import HeldMasks
 from sparsify.train.hooks import Single, Strategy
 from sparsify.train.job import TrainJob
@@ -52,7 +53,7 @@ class Student:
         Raises:
             SparsifyError: A mask belongs to another model.
         """
-        self._job = job
+        self._job, self._gradual = job, settings.gradual
         self.model = self._load(job.strategy, job.device)
         if settings.checkpoint_activations:
             model: Any = self.model
@@ -82,7 +83,18 @@ class Student:
             else mask
             for name, mask in job.masks.items()
         }
-        return known
+        return {**self._free(), **known}
+
+    def _free(self) -> dict[str, Tensor]:
+        """Masks that keep all, of the weights that are pruned while training goes on."""
+        if self._gradual is None:
+            return {}
+        if self._job.strategy.spread or self._job.adapter is not None:
+            raise SparsifyError(
+                "gradual pruning trains all weights in one process; remove gradual, or lora and torchrun"
+            )
+        names = pruned_weights(self.model, self._gradual)
+        return {name: torch.ones_like(self.params[name], dtype=torch.bool) for name in names}
 
     def write(self) -> dict[str, Any]:
         """Write the model to the job's `out_dir` in the dtype that it was stored in; pruned places are +0.0.
