@@ -55,13 +55,13 @@ class StageInput:
     @classmethod
     def from_plain(cls, value: Mapping[str, Any], device: str) -> StageInput:
         """The inverse of `plain`, on the device of this process, without progress."""
-        paths = {name: Path(value[name]) for name in ("parent", "base", "out", "work")}
-        corpora = {source: Corpus(source, Path(path), sha256) for source, path, sha256 in value["corpora"]}
-        teacher = Path(value["teacher"]) if value["teacher"] else None
         return cls(
-            **paths,
-            teacher=teacher,
-            corpora=corpora,
+            parent=Path(value["parent"]),
+            base=Path(value["base"]),
+            teacher=Path(value["teacher"]) if value["teacher"] else None,
+            out=Path(value["out"]),
+            work=Path(value["work"]),
+            corpora={source: Corpus(source, Path(path), sha256) for source, path, sha256 in value["corpora"]},
             device=device,
             progress=NullProgress(),
             teacher_device=value["teacher_device"],

@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -147,8 +148,9 @@ class Run:
         if self.grower is not None:
             self.grower.check()
         merged = self.student.write()
+        stats = TrainStats(total, self.tokens, round(self.seconds, 2), {}, self._resumed, chosen=chosen, merged=merged)
         if not self.job.strategy.main:
-            return TrainStats(total, self.tokens, round(self.seconds, 2), {}, self._resumed, chosen=chosen)
+            return stats
         if self.grower is not None:
             save_masks({name: self.student.held.kept(name).cpu() for name in self.student.held.names}, self.job.out_dir)
         shutil.copyfile(self.curves.path, self.job.out_dir / CURVES)
@@ -158,16 +160,7 @@ class Run:
             shutil.copytree(self.job.work_dir / BOARD, self.job.out_dir / BOARD, dirs_exist_ok=True)
         tail = [entry["losses"] for entry in lines[-max(1, total // 10) :]]
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
-        return TrainStats(
-            steps=total,
-            tokens=self.tokens,
-            seconds=round(self.seconds, 2),
-            losses=means,
-            resumed_at=self._resumed,
-            chosen=chosen,
-            merged=merged,
-            used=self.data.used(),
-        )
+        return replace(stats, losses=means, used=self.data.used())
 
     def _grower(self) -> Grower | None:
         if self.settings.gradual is None:

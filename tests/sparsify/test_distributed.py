@@ -50,6 +50,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     # Batches of one row or two: in some steps one process has nothing but padding.
     "rows": {"batch_tokens": 60, "tokens": 500, "accumulate": 2, "checkpoint_activations": True, "losses": {"kl": 1.0}},
     "lora": {"lora": {"rank": 4, "alpha": 8, "dropout": 0}, "lr": 0.03},
+    # Trials of two rates on a dev split, whose best checkpoint every process reads back.
+    "select": {"tokens": 1500, "select": {"dev": 0.2, "every": 2, "lr": [1e-5, 3e-3]}},
 }
 
 
@@ -92,7 +94,11 @@ def alone(models: tuple[Path, Path], body: dict[str, Any], out: Path) -> Path:
 def variations(corpus: Path) -> dict[str, dict[str, Any]]:
     """Recipes by name; that with adapters only where peft is installed."""
     chosen = [name for name in VARIATIONS if name != "lora" or importlib.util.find_spec("peft")]
-    return {name: recipe(corpus, **VARIATIONS[name]) for name in chosen}
+    found = {name: recipe(corpus, **VARIATIONS[name]) for name in chosen}
+    packed = {"mixture": [{"source": str(corpus), "share": 1}], "lr": 3e-3, "clip": 0.5}
+    packed |= {"tokens": 2200, "batch_tokens": 192, "seq": 32, "accumulate": 2, "warmup": 2}
+    found["pretrain"] = {"stages": [found["plain"]["stages"][0], {"pretrain": packed}]}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +142,7 @@ def assert_masks_hold(out: Path, pruned: Path) -> None:
         assert (weights[name][mask] != 0).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("name", VARIATIONS)
+@pytest.mark.parametrize("name", [*VARIATIONS, "pretrain"])
 def test_two_processes_equal_one(
     name: str, together: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
 ) -> None:

@@ -32,6 +32,8 @@ NAMES = {
     "sparse50-int4",
     "sparse70-pretrained",
     "foundation70",
+    "sparse80-ladder",
+    "sparse70-gradual",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
