@@ -43,6 +43,8 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
         )
     teachers = {"base": given.base, "given": given.teacher, "none": None}
     strategy, device = strategy_for(given.device)
+    if strategy.spread and given.teacher_device is not None:
+        raise SparsifyError("a teacher on another device is for one process; torchrun shards it like the model")
     job = TrainJob(
         model_dir=given.parent,
         out_dir=given.out,

@@ -275,11 +275,26 @@ def merge(model: nn.Module, masks: Mapping[str, Tensor], *, stored: torch.dtype)
 
 def _masked_forward(layer: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """`x W' + dropout(x) (s B A * M)'`, in place of peft's `x W' + s dropout(x) A' B'`."""
-    result = layer.base_layer(x)
+    from torch.utils.checkpoint import checkpoint
+
     down, up = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
-    update = layer.scaling[_ADAPTER] * (up @ down)
-    held = update.masked_fill(~unpack(layer.kept, update.shape[1]), 0.0)
-    return result + nn.functional.linear(layer.lora_dropout[_ADAPTER](x), held)
+    added = checkpoint(
+        _added,
+        layer.lora_dropout[_ADAPTER](x),
+        layer.scaling[_ADAPTER] * up,
+        down,
+        layer.kept,
+        use_reentrant=False,
+        preserve_rng_state=False,
+    )
+    result: Tensor = layer.base_layer(x) + added
+    return result
+
+
+def _added(x: Tensor, up: Tensor, down: Tensor, kept: Tensor) -> Tensor:
+    # Computed again backwards: kept from the forward pass, the product would take a second model's worth of memory.
+    held = (up @ down).masked_fill(~unpack(kept, down.shape[1]), 0.0)
+    return nn.functional.linear(x, held)
 
 
 @torch.no_grad()

@@ -89,7 +89,7 @@ class Student:
         """Masks that keep all, of the weights that are pruned while training goes on."""
         if self._gradual is None:
             return {}
-        if not isinstance(self._job.strategy, Single) or self._job.adapter is not None:
+        if self._job.strategy.spread or self._job.adapter is not None:
             raise SparsifyError(
                 "gradual pruning trains all weights in one process; remove gradual, or lora and torchrun"
             )

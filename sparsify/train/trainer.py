@@ -19,6 +19,7 @@ from sparsify.errors import CheckpointError, NumericsError
 from sparsify.files import plain_os_errors
 from sparsify.masks import pack, save_masks, unpack
 from sparsify.progress import NullProgress, Progress
+from sparsify.shards import Pending
 from sparsify.train.batches import split
 from sparsify.train.board import BOARD, Board
 from sparsify.train.curves import CURVES, CURVES_PLOT, Curves, read_curves
@@ -32,7 +33,7 @@ from sparsify.train.optim import make_optimizers
 from sparsify.train.plot import curves_svg
 from sparsify.train.schedule import lr_factor
 from sparsify.train.settings import TrainSettings
-from sparsify.train.state import BEST, collect, read_state, restore, write_state
+from sparsify.train.state import BEST, STATE, collect, known, read_state, restore, write_state
 
 __all__ = ["TrainJob", "TrainStats", "train"]
 
@@ -177,27 +178,29 @@ class Run:
         dev = self.objective.dev_loss([batch.to(self.job.device) for batch in self.data.dev])
         # Before its masks are done growing, a checkpoint is not what was asked for.
         eligible = self.grower is None or self.grower.done(self.step)
-        if eligible and math.isfinite(dev) and (self.best is None or dev < self.best["dev"]):
+        lower = eligible and math.isfinite(dev) and (self.best is None or dev < self.best["dev"])
+        if self.job.strategy.agree(lower):
             self._check_finite()
             self.best = {"step": self.step, "dev": dev}
-            tensors = {**collect(self.student.params, (), self.job.strategy), **self._masks()}
-            if self.job.strategy.main:
-                write_state(self.job.work_dir, tensors, {**self._identity(), **self.best}, BEST)
+            tensors = [*collect(self.student.params, (), self.job.strategy), *self._masks()]
+            record = {**self._identity(), **self.best}
+            write_state(self.job.work_dir / BEST, tensors, record, self.job.strategy)
         return dev
 
     def _load_best(self) -> None:
-        found = read_state(self.job.work_dir, BEST)
+        found = read_state(self.job.work_dir / BEST)
         if found is None or self.best is None or found[1]["step"] != self.best["step"]:
             raise CheckpointError(f"{self.job.work_dir / BEST} is missing; remove {self.job.work_dir} to train again")
         restore(found[0], self.student.params, (), self.job.strategy)
         self._put_masks(found[0])
         self.student.held.apply()
 
-    def _masks(self) -> dict[str, Tensor]:
+    def _masks(self) -> list[Pending]:
         """Packed masks, where they change in this run; else those of the job stand."""
         if self.grower is None:
-            return {}
-        return {f"mask.{name}": pack(self.student.held.kept(name).cpu()) for name in self.student.held.names}
+            return []
+        held = self.student.held
+        return [known(f"mask.{name}", pack(held.kept(name).cpu())) for name in held.names]
 
     def _put_masks(self, tensors: Mapping[str, Tensor]) -> None:
         if self.grower is None:
@@ -248,12 +251,11 @@ class Run:
     def _save(self) -> None:
         self.student.held.check(self.optimizers, "before the state is saved")
         self._check_finite()
-        tensors = {**collect(self.student.params, self.optimizers, self.job.strategy), **self._masks()}
-        if not self.job.strategy.main:
-            return
-        # The curves first: the state must not be ahead of them.
-        self.curves.sync()
-        write_state(self.job.work_dir, tensors, {**self._identity(), **self._position()})
+        tensors = [*collect(self.student.params, self.optimizers, self.job.strategy), *self._masks()]
+        if self.job.strategy.main:
+            # The curves first: the state must not be ahead of them.
+            self.curves.sync()
+        write_state(self.job.work_dir / STATE, tensors, {**self._identity(), **self._position()}, self.job.strategy)
 
     def _check_finite(self) -> None:
         """Nothing that is not finite is written: nothing could go on from it."""
@@ -270,7 +272,7 @@ class Run:
         return {**done, "data": self.data.position()}
 
     def _resume(self) -> None:
-        found = read_state(self.job.work_dir)
+        found = read_state(self.job.work_dir / STATE)
         if found is None:
             if self.job.strategy.main:
                 self.curves.cut(0)

@@ -16,13 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sparsify import shards
 from sparsify.checkpoint import open_checkpoint
 from sparsify.errors import CheckpointError, NumericsError, SparsifyError
 from sparsify.masks import count_violations, load_masks, save_masks
 from sparsify.progress import NullProgress
 from sparsify.recipe import parse_recipe
 from sparsify.run import MakeOptions, make_variant
-from sparsify.train import LossWeights, TrainJob, TrainSettings, state, train, trainer
+from sparsify.train import LossWeights, TrainJob, TrainSettings, train, trainer
 from sparsify.train.curves import read_curves
 from sparsify.train.held import HeldMasks, moments
 from sparsify.train.optim import make_optimizers
@@ -178,7 +179,7 @@ def test_kill_9_and_again_is_the_same_curve_and_bytes(
     def work(out: str, progress: Any, dies: str = "") -> None:
         trainer._SAVE_EVERY_S = 0.0
         if dies:
-            real, left = getattr(state, dies), [4]
+            real, left = getattr(shards, dies), [4]
 
             def counting(*args: Any) -> Any:
                 left[0] -= 1
@@ -186,7 +187,7 @@ def test_kill_9_and_again_is_the_same_curve_and_bytes(
                     os.kill(os.getpid(), signal.SIGKILL)
                 return real(*args)
 
-            setattr(state, dies, counting)
+            setattr(shards, dies, counting)
         given = TrainJob(model_dir, tmp_path / out, tmp_path / (out + ".work"), files, model_dir, masks)
         train(given, RUNS[kind], progress=progress)
 
@@ -211,13 +212,13 @@ def test_the_state_is_plain_and_checked(model_dir: Path, corpus: Path, tmp_path:
         run._step(run.data.steps)
     run._save()
     assert sorted(path.suffix for path in given.work_dir.iterdir()) == [".safetensors"]
-    found = read_state(given.work_dir)
+    found = read_state(given.work_dir / "state.safetensors")
     assert found is not None and found[1]["step"] == 3 and found[1]["data"] == {"step": 3}
     assert {name.split(".")[0] for name in found[0]} == {"param", "optimizer", "rng"}
     with pytest.raises(CheckpointError, match="was begun with other settings or text; remove it"):
         train(given, settings(lr=2e-2))
     path = given.work_dir / "state.safetensors"
-    tensors, record = found
+    tensors, record = dict(found[0]), found[1]
     name = next(iter(masks))
     for key, what in ((f"param.{name}", "weights"), ("optimizer.0.1.exp_avg", "exp_avg")):
         bad = {k: v.clone() for k, v in tensors.items()}
@@ -250,7 +251,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
             train(given, chosen)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 3
     assert not given.out_dir.exists()
-    found = read_state(given.work_dir)
+    found = read_state(given.work_dir / "state.safetensors")
     assert found is not None and found[1]["step"] == 5
     assert all(bool(torch.isfinite(t.float()).all()) for n, t in found[0].items() if n.startswith("param"))
     # With the cause gone it goes on from there, to what it would have been.
@@ -285,7 +286,10 @@ def test_a_full_disk_keeps_the_last_state(model_dir: Path, corpus: Path, tmp_pat
             train(given, settings())
         except OSError as error:
             assert error.errno == 28
-            assert read_state(root / "w") is not None and not (root / "w" / "state.safetensors.part").exists()
+            assert (
+                read_state(root / "w" / "state.safetensors") is not None
+                and not (root / "w" / "state.safetensors.part").exists()
+            )
             os._exit(7)
 
     try:
