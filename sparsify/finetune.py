@@ -70,12 +70,12 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
     corpora = [
         {"source": source, "sha256": given.corpora[source].sha256, "tokens": stats.tokens} for source in stage.data
     ]
-    if stats.used:
+    if stats.sources:
         # Of a mixture it is known what was taken from each source; a stream is known by what was taken alone.
         known = {source: corpus.sha256 for source, corpus in given.corpora.items()}
         corpora = [
             {**{key: part[key] for key in ("source", "tokens")}, "sha256": known.get(part["source"], part["sha256"])}
-            for part in stats.used
+            for part in stats.sources
         ]
     # How often a run was interrupted is no property of its result.
     numbers = {

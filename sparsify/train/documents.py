@@ -6,7 +6,8 @@ import hashlib
 import json
 import random
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,21 @@ from sparsify.train.settings import MixtureSource
 
 _TEXT_SUFFIXES = (".txt", ".md", ".text", ".raw", ".py")
 _PIECE = 1 << 16  # characters; longer plain text is cut at the next line end, each piece a document of its own
+
+
+@dataclass(frozen=True)
+class Side:
+    """Which documents of a source are meant: those to train on, or those of the dev split.
+
+    Which side a document is on follows from its bytes: met twice, it is on the same side both times.
+
+    Attributes:
+        share: Of the documents, on the dev side.
+        dev: Whether the dev side is meant.
+    """
+
+    share: float = 0.0
+    dev: bool = False
 
 
 class Documents(Protocol):
@@ -32,6 +48,10 @@ class Documents(Protocol):
         """Go to a position that `position` gave."""
 
 
+class NoDocumentsError(SparsifyError):
+    """A file has no document of the kind that was asked for."""
+
+
 class FileDocuments:
     """Documents of a file, in another order each epoch: rows of JSONL, or pieces of plain text.
 
@@ -39,25 +59,20 @@ class FileDocuments:
     answer are one document. Only the places of the rows are in memory.
     """
 
-    def __init__(self, path: Path, tokenizer: Any, seed: int, chosen: Callable[[bytes], bool]) -> None:
-        """Find the documents of `path` for which `chosen` is true of their bytes.
+    def __init__(self, path: Path, tokenizer: Any, seed: int, side: Side) -> None:
+        """Find the documents of `path` that are on `side`.
 
         Raises:
-            SparsifyError: The file is missing, not UTF-8 or has no such document.
+            NoDocumentsError: The file has no such document.
+            SparsifyError: The file is missing.
         """
         if not path.is_file():
             raise SparsifyError(f"pretraining text {path} does not exist; give a JSONL or text file")
         self._path, self._tokenizer, self._seed = path, tokenizer, seed
         self._plain = path.suffix.lower() in _TEXT_SUFFIXES
-        self._places = array("Q")
-        with path.open("rb") as stream:
-            at = 0
-            for piece in _pieces(stream) if self._plain else stream:
-                if piece.strip() and chosen(piece):
-                    self._places.extend((at, len(piece)))
-                at += len(piece)
+        self._places = self._find(side)
         if not self._places:
-            raise SparsifyError(f"pretraining text {path} is empty; it needs at least one document")
+            raise NoDocumentsError(f"pretraining text {path} is empty; it needs at least one document")
         self._epoch, self._at = 0, 0
         self._order = self._shuffled()
 
@@ -83,6 +98,28 @@ class FileDocuments:
             self._epoch = position["epoch"]
             self._order = self._shuffled()
         self._at = position["at"]
+
+    def _find(self, side: Side) -> array[int]:
+        """Begin and size of each document, one after the other."""
+        places, digests = array("Q"), array("I")
+        with self._path.open("rb") as stream:
+            at = 0
+            for piece in _pieces(stream) if self._plain else stream:
+                if piece.strip():
+                    places.extend((at, len(piece)))
+                    if side.share:
+                        digests.append(digest_of(piece))
+                at += len(piece)
+        if not side.share:
+            return places if not side.dev else array("Q")
+        # Of a file the share is exact, and not nothing: a threshold on hashes could leave a small source out.
+        distinct = sorted(set(digests))
+        limit = distinct[max(1, round(side.share * len(distinct)))] if len(distinct) > 1 else 0
+        kept = array("Q")
+        for index, digest in enumerate(digests):
+            if (digest < limit) == side.dev:
+                kept.extend(places[2 * index : 2 * index + 2])
+        return kept
 
     def _shuffled(self) -> list[int]:
         order = list(range(len(self._places) // 2))
@@ -110,13 +147,13 @@ class FileDocuments:
 class StreamDocuments:
     """Documents of a hub data set that is read as it is needed and never kept; in the order in which it is stored."""
 
-    def __init__(self, source: MixtureSource, tokenizer: Any, chosen: Callable[[bytes], bool]) -> None:
+    def __init__(self, source: MixtureSource, tokenizer: Any, side: Side) -> None:
         """Open the stream.
 
         Raises:
             SparsifyError: The data set cannot be opened.
         """
-        self._source, self._tokenizer, self._chosen = source, tokenizer, chosen
+        self._source, self._tokenizer, self._side = source, tokenizer, side
         self._data = open_stream(source.source, revision=source.revision)
         self._epoch = 0
         self._rows: Iterator[Any] = iter(self._data)
@@ -138,7 +175,7 @@ class StreamDocuments:
                 continue
             self._column = self._column or text_column(row, self._source.source)
             text = str(row.get(self._column) or "")
-            if text.strip() and self._chosen(text.encode()):
+            if text.strip() and (digest_of(text.encode()) < self._side.share * 2**32) == self._side.dev:
                 return encode_document(text, self._tokenizer)
 
     def position(self) -> dict[str, Any]:
@@ -154,21 +191,15 @@ class StreamDocuments:
 
 def encode_document(text: str, tokenizer: Any) -> list[int]:
     """Tokens of a document as the tokenizer begins one (with its BOS where it adds one), and the end-of-text token."""
-    ids: list[int] = list(tokenizer(text)["input_ids"])
+    # Documents are cut into windows later; that one is longer than the model's context is no reason for a warning.
+    ids: list[int] = list(tokenizer(text, verbose=False)["input_ids"])
     end = tokenizer.eos_token_id
     return ids if end is None or (ids and ids[-1] == end) else [*ids, end]
 
 
-def split_of(share: float) -> tuple[Callable[[bytes], bool], Callable[[bytes], bool]]:
-    """Which documents are trained on and which are kept for the dev split, by the hash of their bytes.
-
-    The same document met twice is on the same side both times.
-    """
-
-    def held(document: bytes) -> bool:
-        return int.from_bytes(hashlib.sha256(document.strip()).digest()[:4], "big") < share * 2**32
-
-    return (lambda document: not held(document)), held
+def digest_of(document: bytes) -> int:
+    """A hash of a document's bytes, 0 to 2^32 - 1; white space around it does not count."""
+    return int.from_bytes(hashlib.sha256(document.strip()).digest()[:4], "big")
 
 
 def _pieces(stream: Any) -> Iterator[bytes]:

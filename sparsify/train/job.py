@@ -49,7 +49,7 @@ class TrainStats:
         losses: total, as minimised, and each loss before it is weighted.
         chosen: What the dev split chose: {lr, step, dev}, and every trial; empty without `select`.
         merged: What merging adapters cost (`sparsify.train.lora.MergeReport`); empty without them.
-        used: Of a mixture, {source, sha256, tokens, epochs} of each source.
+        sources: Of a mixture, {source, sha256, tokens, epochs} of each source.
     """
 
     steps: int
@@ -59,4 +59,4 @@ class TrainStats:
     resumed_at: int
     chosen: dict[str, Any] = field(default_factory=dict)
     merged: dict[str, Any] = field(default_factory=dict)
-    used: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[dict[str, Any]] = field(default_factory=list)

@@ -14,7 +14,7 @@ from sparsify.corpus import sha256_file
 from sparsify.errors import SparsifyError
 from sparsify.files import sha256_json
 from sparsify.train.batches import Batch
-from sparsify.train.documents import Documents, FileDocuments, StreamDocuments, split_of
+from sparsify.train.documents import Documents, FileDocuments, NoDocumentsError, Side, StreamDocuments
 from sparsify.train.settings import PretrainSettings
 
 
@@ -89,20 +89,22 @@ class MixtureData:
         self._shares = [source.share / whole for source in settings.mixture]
         self._drawn = [0] * len(self._shares)
         self._digests = [""] * len(self._shares)
-        self._files = list(files)
         dev = settings.select.dev if settings.select is not None else 0.0
-        train, held = split_of(dev)
-        self._packers = [Packer(documents, settings.seq) for documents in self._open(tokenizer, train)]
+        train, held = Side(dev), Side(dev, dev=True)
+        left = iter(files)
+        self._places = [None if source.stream else next(left) for source in settings.mixture]
+        self._packers = [
+            Packer(self._open(index, tokenizer, train), settings.seq) for index in range(len(self._places))
+        ]
         self._check_enough(tokenizer, train)
         self.dev: Sequence[Batch] = self._dev(tokenizer, held) if dev else ()
 
     @property
     def fingerprint(self) -> str:
         """Contents of the files, and names and revisions of the streams."""
-        files = iter(self._files)
         return " ".join(
-            sha256_json(source.model_dump()) if source.stream else sha256_file(next(files))
-            for source in self._settings.mixture
+            sha256_json(source.model_dump()) if place is None else sha256_file(place)
+            for source, place in zip(self._settings.mixture, self._places, strict=True)
         )
 
     def next(self) -> Batch:
@@ -156,21 +158,17 @@ class MixtureData:
         # A first token has nothing before it that it could follow from; it is shown, not predicted.
         return Batch(ids, real, positions > 0, positions)
 
-    def _open(self, tokenizer: Any, chosen: Any) -> list[Documents]:
-        files = iter(self._files)
-        return [
-            StreamDocuments(source, tokenizer, chosen)
-            if source.stream
-            else FileDocuments(next(files), tokenizer, self._settings.seed, chosen)
-            for source in self._settings.mixture
-        ]
+    def _open(self, index: int, tokenizer: Any, side: Side) -> Documents:
+        place = self._places[index]
+        if place is None:
+            return StreamDocuments(self._settings.mixture[index], tokenizer, side)
+        return FileDocuments(place, tokenizer, self._settings.seed, side)
 
-    def _check_enough(self, tokenizer: Any, chosen: Any) -> None:
-        files = iter(self._files)
-        for source, share in zip(self._settings.mixture, self._shares, strict=True):
+    def _check_enough(self, tokenizer: Any, side: Side) -> None:
+        for index, (source, share) in enumerate(zip(self._settings.mixture, self._shares, strict=True)):
             if source.stream:
                 continue
-            documents = FileDocuments(next(files), tokenizer, self._settings.seed, chosen)
+            documents = self._open(index, tokenizer, side)
             wanted = max(1, round(share * self._rows)) * self._settings.seq
             found = 0
             while found < wanted:
@@ -182,11 +180,14 @@ class MixtureData:
                     )
                 found += tokens
 
-    def _dev(self, tokenizer: Any, held: Any) -> list[Batch]:
+    def _dev(self, tokenizer: Any, side: Side) -> list[Batch]:
         assert self._settings.select is not None
         batches = []
-        for share, documents in zip(self._shares, self._open(tokenizer, held), strict=True):
-            packer, count = Packer(documents, self._settings.seq), 0
+        for index, share in enumerate(self._shares):
+            try:
+                packer, count = Packer(self._open(index, tokenizer, side), self._settings.seq), 0
+            except NoDocumentsError:
+                continue  # a source of few documents may have none in the dev split
             limit = max(1, round(share * self._settings.select.tokens / self._settings.seq))
             while count < limit:
                 window = packer.next()
@@ -194,4 +195,6 @@ class MixtureData:
                     break
                 batches.append(self._collate([window]))
                 count += 1
+        if not batches:
+            raise SparsifyError("no document fell into the dev split; raise select.dev or give more text")
         return batches

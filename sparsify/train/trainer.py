@@ -161,7 +161,7 @@ class Run:
             shutil.copytree(self.job.work_dir / BOARD, self.job.out_dir / BOARD, dirs_exist_ok=True)
         tail = [entry["losses"] for entry in lines[-max(1, total // 10) :]]
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
-        return replace(stats, losses=means, used=self.data.used())
+        return replace(stats, losses=means, sources=self.data.used())
 
     def _title(self) -> str:
         sizes = f"{self.tokens:,} tokens in {self.step:,} steps"

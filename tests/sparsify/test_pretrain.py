@@ -16,16 +16,12 @@ from sparsify.recipe import load_recipe, parse_recipe
 from sparsify.run import MakeOptions, make_variant
 from sparsify.train import TrainJob, train
 from sparsify.train.batches import Batch, split
-from sparsify.train.documents import FileDocuments, StreamDocuments, encode_document
+from sparsify.train.documents import FileDocuments, Side, StreamDocuments, encode_document
 from sparsify.train.hooks import Single
 from sparsify.train.mixture import MixtureData, Packer
 from sparsify.train.models import load_tokenizer
 from sparsify.train.objective import Objective
 from sparsify.train.settings import MixtureSource, PretrainSettings, TrainSettings
-
-
-def every(_document: bytes) -> bool:
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +72,7 @@ def test_python_source_is_collected_once_and_parsed(python: Path) -> None:
 
 
 def test_windows_hold_every_token_of_every_document_once(texts: Path, tokenizer) -> None:  # type: ignore[no-untyped-def]
-    documents, packer = (FileDocuments(texts, tokenizer, 3, every) for _ in range(2))
+    documents, packer = (FileDocuments(texts, tokenizer, 3, Side()) for _ in range(2))
     whole: list[int] = []
     starts: set[int] = set()
     while documents.position()["at"] < 60:
@@ -92,7 +88,7 @@ def test_windows_hold_every_token_of_every_document_once(texts: Path, tokenizer)
 
 
 def test_each_epoch_has_another_order(texts: Path, tokenizer) -> None:  # type: ignore[no-untyped-def]
-    documents = FileDocuments(texts, tokenizer, 0, every)
+    documents = FileDocuments(texts, tokenizer, 0, Side())
     first, second = ([tuple(documents.next()) for _ in range(60)] for _ in range(2))
     assert sorted(first) == sorted(second) and first != second
 
@@ -125,7 +121,7 @@ def test_the_position_is_found_again_within_a_document(
 
 
 def test_rows_of_prompts_and_chats_are_documents_too(corpus: Path, tokenizer) -> None:  # type: ignore[no-untyped-def]
-    documents = FileDocuments(corpus, tokenizer, 0, every)
+    documents = FileDocuments(corpus, tokenizer, 0, Side())
     said = {tokenizer.decode(documents.next()) for _ in range(24)}
     assert any(text.startswith("<|user|>") for text in said) and any(text.endswith("<|eos|>") for text in said)
 
@@ -133,7 +129,7 @@ def test_rows_of_prompts_and_chats_are_documents_too(corpus: Path, tokenizer) ->
 def test_plain_text_is_cut_at_line_ends(tmp_path: Path, tokenizer) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "book.txt"
     path.write_text("a line of a book\n" * 9000)
-    documents = FileDocuments(path, tokenizer, 0, every)
+    documents = FileDocuments(path, tokenizer, 0, Side())
     pieces = [documents.next() for _ in range(3)]
     assert documents.position() == {"epoch": 0, "at": 3}
     assert "".join(tokenizer.decode(piece[:-1]) for piece in pieces) == path.read_text()
@@ -227,11 +223,11 @@ def test_too_little_text_is_one_clear_error(tmp_path: Path, texts: Path, model_d
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n")
     with pytest.raises(SparsifyError, match="is empty"):
-        FileDocuments(empty, tokenizer, 0, every)
+        FileDocuments(empty, tokenizer, 0, Side())
     wrong = tmp_path / "wrong.jsonl"
     wrong.write_text('{"words": "a"}\n')
     with pytest.raises(SparsifyError, match="byte 0: a row needs `text`"):
-        FileDocuments(wrong, tokenizer, 0, every).next()
+        FileDocuments(wrong, tokenizer, 0, Side()).next()
     with pytest.raises(SparsifyError, match="less than one batch of 1000000; lower batch_tokens"):
         job = TrainJob(model_dir, tmp_path / "o", tmp_path / "w", [tmp_path / "rows.jsonl"])
         (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
@@ -245,16 +241,16 @@ def test_a_streamed_data_set_goes_on_where_it_was(tmp_path: Path, tokenizer) -> 
         rows = [{"id": f"{shard}-{n}", "content": f"row {shard} {n} of the set"} for n in range(7)]
         (folder / f"train-{shard}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = MixtureSource(source=f"hub:{folder}", share=1, stream=True)
-    documents = StreamDocuments(source, tokenizer, every)
+    documents = StreamDocuments(source, tokenizer, Side())
     read = [documents.next() for _ in range(9)]
     where = json.loads(json.dumps(documents.position()))
     rest = [documents.next() for _ in range(20)]
-    later = StreamDocuments(source, tokenizer, every)
+    later = StreamDocuments(source, tokenizer, Side())
     later.seek(where)
     assert [later.next() for _ in range(20)] == rest
     assert len({tuple(ids) for ids in read + rest[:12]}) == 21 and documents.position()["epoch"] == 1
     with pytest.raises(SparsifyError, match="cannot be streamed"):
-        StreamDocuments(MixtureSource(source="hub:no/such", share=1, stream=True), tokenizer, every)
+        StreamDocuments(MixtureSource(source="hub:no/such", share=1, stream=True), tokenizer, Side())
 
 
 def test_the_papers_schedule_keeps_the_old_zeros(model_dir: Path, corpus: Path, texts: Path, tmp_path: Path) -> None:

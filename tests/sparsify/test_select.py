@@ -21,6 +21,7 @@ from sparsify.run import MakeOptions, make_variant
 from sparsify.train import TrainJob, TrainSettings, train
 from sparsify.train.curves import read_curves
 from sparsify.train.data import RowData, split_rows
+from sparsify.train.documents import FileDocuments, Side
 from sparsify.train.hooks import Single
 from sparsify.train.mixture import MixtureData
 from sparsify.train.models import load_tokenizer
@@ -90,6 +91,16 @@ def test_documents_of_a_mixture_are_held_whole(model_dir: Path, tmp_path: Path) 
     text = "".join(trained)
     # First and last are cut.
     whole = [document for document in held[1:-1] if document]
+    sides = [FileDocuments(path, tokenizer, 0, Side(0.2, dev)) for dev in (False, True)]
+    seen = [{tuple(side.next()) for _ in range(count)} for side, count in zip(sides, (64, 16), strict=True)]
+    assert (len(seen[0]), len(seen[1])) == (64, 16) and not seen[0] & seen[1]
+    assert all(side.position() == {"epoch": 0, "at": count} for side, count in zip(sides, (64, 16), strict=True))
+    few = tmp_path / "few.jsonl"
+    few.write_text('{"text": "the one document of its source, long enough to fill a window of its own"}\n')
+    two = chosen.model_copy(update={"mixture": (*chosen.mixture, chosen.mixture[0])})
+    assert len(MixtureData([path, few], tokenizer, two).dev) >= 1
+    with pytest.raises(SparsifyError, match="no document fell into the dev split"):
+        MixtureData([few], tokenizer, chosen.model_copy(update={"batch_tokens": 32}))
     assert len(whole) > 5 and not any(f"{document}<|eos|>" in text for document in whole)
 
 
