@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsify.errors import CheckpointError, NumericsError
+from sparsify.errors import CheckpointError
 from sparsify.shards import Pending, TensorRef, in_layout, read_header_and_metadata, read_tensor, write_pending
 from sparsify.train.hooks import Strategy
 
@@ -21,11 +21,8 @@ BEST = "best.safetensors"  # the weights with the lowest dev loss so far
 def collect(
     params: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer], strategy: Strategy
 ) -> list[Pending]:
-    """Whole parameters, optimizer state and random state, each gathered when it is written.
-
-    Making a parameter that is not finite raises NumericsError: nothing could continue from it.
-    """
-    found = [_pending(f"param.{name}", param, strategy, check=True) for name, param in params.items()]
+    """Whole parameters, optimizer state and random state, each gathered when it is written."""
+    found = [_pending(f"param.{name}", param, strategy) for name, param in params.items()]
     for index, optimizer in enumerate(optimizers):
         for key, state in optimizer.state_dict()["state"].items():
             found += [
@@ -43,14 +40,8 @@ def known(name: str, tensor: Tensor) -> Pending:
     return Pending(name, tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 
-def _pending(name: str, tensor: Tensor, strategy: Strategy, *, check: bool = False) -> Pending:
-    def make() -> Tensor:
-        whole = strategy.whole(tensor)
-        if check and not bool(torch.isfinite(whole).all()):
-            raise NumericsError(f"{name.removeprefix('param.')} is not finite; lower lr or set clip: 1.0")
-        return whole
-
-    return Pending(name, tuple(tensor.shape), tensor.dtype, make)
+def _pending(name: str, tensor: Tensor, strategy: Strategy) -> Pending:
+    return Pending(name, tuple(tensor.shape), tensor.dtype, lambda: strategy.whole(tensor))
 
 
 def restore(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sparsify.errors import CheckpointError, NumericsError
+from sparsify.files import plain_os_errors
 from sparsify.masks import pack, save_masks, unpack
 from sparsify.progress import NullProgress, Progress
 from sparsify.shards import Pending
@@ -24,6 +25,7 @@ from sparsify.train.board import BOARD, Board
 from sparsify.train.curves import CURVES, CURVES_PLOT, Curves, read_curves
 from sparsify.train.data import open_data
 from sparsify.train.gradual import Grower, pruned_weights
+from sparsify.train.held import local
 from sparsify.train.job import TrainJob, TrainStats
 from sparsify.train.models import Student, load_teacher, load_tokenizer
 from sparsify.train.objective import Losses, Objective
@@ -51,7 +53,7 @@ def train(job: TrainJob, settings: TrainSettings, *, progress: Progress | None =
         OSError: A write failed, such as on a full disk. The last state stays.
     """
     # Dropout, where a model has it, draws from the seed and leaves the caller's random state alone.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), plain_os_errors():
         torch.manual_seed(settings.seed)
         stats = _train(job, settings, progress or NullProgress())
     if job.strategy.main:
@@ -70,12 +72,10 @@ def _train(job: TrainJob, settings: TrainSettings, progress: Progress) -> TrainS
 
 
 class DivergedError(NumericsError):
-    """The loss became non-finite."""
+    """The loss or a weight became non-finite."""
 
-    def __init__(self, loss: float, step: int) -> None:
-        super().__init__(
-            f"the loss became {loss} at step {step}; lower lr or set clip: 1.0 (the last good state was kept)"
-        )
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} at step {step}; lower lr or set clip: 1.0 (the last good state was kept)")
         self.step = step
 
 
@@ -145,6 +145,7 @@ class Run:
         if self.best is not None:
             chosen = {"lr": self.settings.lr, **self.best}
             self._load_best()
+        self._check_finite()
         if self.grower is not None:
             self.grower.check()
         merged = self.student.write()
@@ -179,6 +180,7 @@ class Run:
         eligible = self.grower is None or self.grower.done(self.step)
         lower = eligible and math.isfinite(dev) and (self.best is None or dev < self.best["dev"])
         if self.job.strategy.agree(lower):
+            self._check_finite()
             self.best = {"step": self.step, "dev": dev}
             tensors = [*collect(self.student.params, (), self.job.strategy), *self._masks()]
             record = {**self._identity(), **self.best}
@@ -219,7 +221,7 @@ class Run:
             self.job.strategy.backward(found[-1].total)
         losses = _sum(found, self.job.strategy.total)
         if not math.isfinite(losses["total"]):
-            raise DivergedError(losses["total"], self.step)
+            raise DivergedError(f"the loss became {losses['total']}", self.step)
         params = self.student.params.values()
         norm = self.job.strategy.clip(params, self.settings.clip) if self.settings.clip else None
         factor = lr_factor(self.step, total, self.settings)
@@ -248,11 +250,19 @@ class Run:
 
     def _save(self) -> None:
         self.student.held.check(self.optimizers, "before the state is saved")
+        self._check_finite()
         tensors = [*collect(self.student.params, self.optimizers, self.job.strategy), *self._masks()]
         if self.job.strategy.main:
             # The curves first: the state must not be ahead of them.
             self.curves.sync()
         write_state(self.job.work_dir / STATE, tensors, {**self._identity(), **self._position()}, self.job.strategy)
+
+    def _check_finite(self) -> None:
+        """Nothing that is not finite is written: nothing could go on from it."""
+        for name, param in self.student.params.items():
+            broken = self.job.strategy.total((~torch.isfinite(local(param))).sum())
+            if int(broken):
+                raise DivergedError(f"{int(broken)} values of {name} are not finite", self.step)
 
     def _identity(self) -> dict[str, Any]:
         return {"settings": self.settings.model_dump(mode="json"), "text": self.data.fingerprint}
