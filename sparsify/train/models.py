@@ -131,9 +131,9 @@ def load_teacher(job: TrainJob, settings: TrainSettings) -> nn.Module | None:
         raise SparsifyError("losses kl and squarehead need a teacher; name one or set their weights to 0")
     check_tokenizers(job.model_dir, job.teacher_dir)
     check_shapes(job.model_dir, job.teacher_dir, hidden=settings.losses.squarehead > 0)
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    # As the student is, with autocast where it has it: a student that equals its teacher is at distance 0.
     teacher = job.strategy.load(
-        job.teacher_dir, job.teacher_device or job.device, dtype, lambda module, _: _freeze(module)
+        job.teacher_dir, job.teacher_device or job.device, torch.float32, lambda module, _: _freeze(module)
     )
     return teacher.eval()
 

@@ -62,7 +62,7 @@ def plan_training(model: nn.Module, settings: TrainSettings, *, blocks: int, wid
     kept = block + _FLOAT * tokens * width * blocks if settings.checkpoint_activations else block * blocks
     logits = 3 * _FLOAT * tokens * vocabulary
     taught = settings.losses.needs_teacher
-    teacher = parameters * (2 if settings.precision == "bf16" else _FLOAT) + _FLOAT * tokens * width * blocks
+    teacher = _FLOAT * (parameters + tokens * width * blocks)
     operations = parameters * settings.tokens * (per_weight + 2 * taught + 2 * settings.checkpoint_activations)
     per_step = settings.batch_tokens
     if isinstance(settings, PretrainSettings):

@@ -28,7 +28,7 @@ from sparsify.train.curves import read_curves
 from sparsify.train.held import HeldMasks, moments
 from sparsify.train.optim import make_optimizers
 from sparsify.train.settings import PretrainSettings
-from sparsify.train.state import STATE, read_state
+from sparsify.train.state import read_state
 
 
 def settings(**changes: object) -> TrainSettings:
@@ -212,13 +212,13 @@ def test_the_state_is_plain_and_checked(model_dir: Path, corpus: Path, tmp_path:
         run._step(run.data.steps)
     run._save()
     assert sorted(path.suffix for path in given.work_dir.iterdir()) == [".safetensors"]
-    found = read_state(given.work_dir / STATE)
+    found = read_state(given.work_dir / "state.safetensors")
     assert found is not None and found[1]["step"] == 3 and found[1]["data"] == {"step": 3}
     assert {name.split(".")[0] for name in found[0]} == {"param", "optimizer", "rng"}
     with pytest.raises(CheckpointError, match="was begun with other settings or text; remove it"):
         train(given, settings(lr=2e-2))
     path = given.work_dir / "state.safetensors"
-    tensors, record = dict(found[0]), found[1]  # a copy: the file is rewritten below
+    tensors, record = dict(found[0]), found[1]
     name = next(iter(masks))
     for key, what in ((f"param.{name}", "weights"), ("optimizer.0.1.exp_avg", "exp_avg")):
         bad = {k: v.clone() for k, v in tensors.items()}
@@ -251,7 +251,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_state(
             train(given, chosen)
     assert "\n" not in str(caught.value) and caught.value.exit_code == 3
     assert not given.out_dir.exists()
-    found = read_state(given.work_dir / STATE)
+    found = read_state(given.work_dir / "state.safetensors")
     assert found is not None and found[1]["step"] == 5
     assert all(bool(torch.isfinite(t.float()).all()) for n, t in found[0].items() if n.startswith("param"))
     # With the cause gone it goes on from there, to what it would have been.
@@ -286,7 +286,10 @@ def test_a_full_disk_keeps_the_last_state(model_dir: Path, corpus: Path, tmp_pat
             train(given, settings())
         except OSError as error:
             assert error.errno == 28
-            assert read_state(root / "w" / STATE) is not None and not (root / "w" / "state.safetensors.part").exists()
+            assert (
+                read_state(root / "w" / "state.safetensors") is not None
+                and not (root / "w" / "state.safetensors.part").exists()
+            )
             os._exit(7)
 
     try:
