@@ -156,12 +156,16 @@ class Run:
             save_masks({name: self.student.held.kept(name).cpu() for name in self.student.held.names}, self.job.out_dir)
         shutil.copyfile(self.curves.path, self.job.out_dir / CURVES)
         lines = read_curves(self.curves.path)
-        (self.job.out_dir / CURVES_PLOT).write_text(curves_svg(lines, self.job.model_dir.name), encoding="utf-8")
+        (self.job.out_dir / CURVES_PLOT).write_text(curves_svg(lines, self._title()), encoding="utf-8")
         if (self.job.work_dir / BOARD).is_dir():
             shutil.copytree(self.job.work_dir / BOARD, self.job.out_dir / BOARD, dirs_exist_ok=True)
         tail = [entry["losses"] for entry in lines[-max(1, total // 10) :]]
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
         return replace(stats, losses=means, used=self.data.used())
+
+    def _title(self) -> str:
+        sizes = f"{self.tokens:,} tokens in {self.step:,} steps"
+        return f"{sizes}, {self.settings.optimizer}, peak learning rate {self.settings.lr:g}"
 
     def _grower(self) -> Grower | None:
         if self.settings.gradual is None:

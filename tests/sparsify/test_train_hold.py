@@ -7,8 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,31 +121,6 @@ def test_muon_momentum_is_zero_there_too(model_dir: Path, corpus: Path, tmp_path
     assert make_optimizers(run.student.params, settings())[0].param_groups[0]["peak_lr"] == 1e-2
 
 
-class KillAt:
-    """Kills its own process at the n-th report of progress."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def update(self, done: float, total: float, note: str = "") -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_child(work: Callable[[], Any]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
 def curve(directory: Path) -> list[dict[str, Any]]:
     lines = read_curves(directory / "curves.jsonl")
     return [{key: value for key, value in line.items() if key != "tokens_per_s"} for line in lines]
@@ -171,7 +144,14 @@ RUNS = {
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_kill_9_and_again_is_the_same_curve_and_bytes(
-    kind: str, model_dir: Path, corpus: Path, tmp_path: Path, masks: dict[str, torch.Tensor], make_corpus: Any
+    kind: str,
+    model_dir: Path,
+    corpus: Path,
+    tmp_path: Path,
+    masks: dict[str, torch.Tensor],
+    make_corpus: Any,
+    kill_at: Any,
+    in_child: Any,
 ) -> None:
     """Killed between steps, while a state is written, and before it gets its name."""
     files = [corpus, make_corpus(tmp_path / "other.jsonl", seed=1)]
@@ -192,7 +172,7 @@ def test_kill_9_and_again_is_the_same_curve_and_bytes(
         train(given, RUNS[kind], progress=progress)
 
     assert in_child(lambda: work("whole", NullProgress())) == 0
-    for progress, dies in ((KillAt(2), ""), (NullProgress(), "commit"), (KillAt(3), "")):
+    for progress, dies in ((kill_at(2), ""), (NullProgress(), "commit"), (kill_at(3), "")):
         status = in_child(lambda p=progress, d=dies: work("killed", p, d))  # type: ignore[misc]
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         assert not (tmp_path / "killed").exists()
@@ -271,7 +251,7 @@ def test_weights_that_are_not_finite_are_never_saved(model_dir: Path, corpus: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
-def test_a_full_disk_keeps_the_last_state(model_dir: Path, corpus: Path, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_last_state(model_dir: Path, corpus: Path, tmp_path: Path, in_child: Any) -> None:
     """A write that fails is an OSError; when there is room the run goes on and ends in the same bytes."""
     disk = tmp_path / "small"
     disk.mkdir()
