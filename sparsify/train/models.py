@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ class Student:
         self.model = self._load(job.strategy, job.device)
         if settings.checkpoint_activations:
             model: Any = self.model
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            with warnings.catch_warnings():
+                # Newer transformers have another name for it and warn; older ones know this one alone.
+                warnings.simplefilter("ignore", FutureWarning)
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model.train()
         self.params: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.held = HeldMasks({} if job.adapter is not None else self.params, self._masks())
