@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -100,7 +101,8 @@ def evaluate(
 
 @app.command(
     epilog="Examples:  sparsebench sparsify meta-llama/Llama-3.2-1B --recipe 2of4 -o llama-2of4  |  sparsebench "
-    "sparsify pocket --recipe sparse70-admm --dry-run",
+    "sparsify pocket --recipe sparse70-admm --dry-run. Stages that train spread over GPUs: torchrun --nproc-per-node 8 "
+    "--no-python sparsebench sparsify MODEL -r R -o DIR --device cuda",
 )
 def sparsify(
     model: Annotated[str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory or a hub id.")],
@@ -111,6 +113,9 @@ def sparsify(
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit of a hub model.")] = None,
     device: Device = "cpu",
+    teacher_device: Annotated[
+        str | None, typer.Option(help="Where a teacher runs, such as cuda:1; not given: where the model is trained.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it will take and stop.")] = False,
     pack: Annotated[
         bool, typer.Option("--pack", help="Also write OUT-packed: a mask bit per weight and the surviving values.")
@@ -121,7 +126,7 @@ def sparsify(
     """Make one variant of a model; started again after an interruption, it goes on with the next block."""
     from harness.sparsify import SparsifyOptions, make, plan
 
-    options = SparsifyOptions(teacher, revision, device, offline, quiet, pack)
+    options = SparsifyOptions(teacher, revision, device, offline, quiet, pack, teacher_device)
     if dry_run:
         print(plan(model, recipe, options), end="")
         return
@@ -296,8 +301,15 @@ def _options(data_dir: Path | None, jobs: int, device: str, offline: bool, quiet
 
 
 def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
+    from harness.errors import ConfigError
     from harness.run import run_study
+    from sparsify.train.launch import launched
 
+    if launched():
+        raise ConfigError(
+            "torchrun is for `sparsebench sparsify`: make the variant with it, name its folder in the study "
+            "(`path:`), and start this without torchrun"
+        )
     if dry_run:
         from harness.dry_run import plan_text
 
@@ -343,7 +355,6 @@ def _leave_interrupted() -> NoReturn:
     `sys.exit` says.
     """
     import atexit
-    import os
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     atexit._run_exitfuncs()
@@ -372,7 +383,9 @@ def _report(error: Exception) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"sparsebench: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    which = f"rank {rank}: " if rank != "0" else ""
+    print(f"sparsebench: {which}{message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import itertools
 import json
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from suites.pocket.draw import Draw, doc_hash
-from suites.pocket.items import SKILLS, train_items
+from suites.pocket.draw import Draw, doc_hash, normalise
+from suites.pocket.items import SKILLS, test_items, train_items
+from suites.pocket.text import plain_text
 from suites.registry import load_suite
 
 # Weights of difficulty 1 to 4 in training text: the harder items are longer and teach more.
@@ -55,9 +57,53 @@ class _Function(str):
     """The value of a `!function` tag."""
 
 
+@cache
+def held_out(skill: str) -> frozenset[str]:
+    """What names a skill's test items: hashes of their documents, and of their prompts as the suite renders them."""
+    names: set[str] = set()
+    for draw in test_items(skill):
+        turns = draw.doc["turns"] if skill == "chat" else [prompt_renderer(skill)(draw.doc)]
+        names |= {doc_hash(draw.doc), _prompt_hash("\n".join(turns))}
+    return frozenset(names)
+
+
+def refuse_test_items(path: Path) -> None:
+    """Refuse a JSONL corpus that holds a test item of a suite, by its `item_hash` or by what it shows the model.
+
+    Raises:
+        ConfigError: It does; the message names the line.
+    """
+    known = frozenset().union(*(held_out(skill) for skill in SKILLS))
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the trainer says what is wrong with the line
+            if isinstance(row, dict) and {str(row.get("item_hash")), _prompt_hash(_shown(row))} & known:
+                raise ConfigError(f"{path}:{number} is a test item of a suite; remove it: nothing may train on it")
+
+
+def _shown(row: Mapping[str, Any]) -> str:
+    messages = row.get("messages")
+    if isinstance(messages, list):
+        return "\n".join(str(m.get("content")) for m in messages if isinstance(m, dict) and m.get("role") == "user")
+    return str(row.get("prompt") or row.get("text") or "")
+
+
+def _prompt_hash(prompt: str) -> str:
+    return hashlib.sha256(normalise(prompt).encode()).hexdigest()
+
+
 def train_row(skill: str, draw: Draw) -> dict[str, Any]:
-    """One corpus row of a drawn training item."""
+    """One corpus row of a drawn training item.
+
+    Raises:
+        ConfigError: It is one of the suite's test items.
+    """
     tags = {"source": f"suite:{skill}/train", "item_hash": doc_hash(draw.doc)}
+    if tags["item_hash"] in held_out(skill):
+        raise ConfigError(f"item {tags['item_hash'][:12]} is a test item of {skill}; nothing may train on it")
     if skill == "chat":
         turns = zip(draw.doc["turns"], draw.response, strict=True)
         messages = [m for t, r in turns for m in ({"role": "user", "content": t}, {"role": "assistant", "content": r})]
@@ -78,6 +124,12 @@ def train_rows(skill: str, *, seed: int, shares: Mapping[str, int] = SKILL_ROWS)
     return _mixture(seed, shares)
 
 
+def plain_rows(*, seed: int) -> Iterator[dict[str, Any]]:
+    """An endless stream of rows of the pocket model's plain text (`suites.pocket.text`)."""
+    for index, (shown, said) in enumerate(plain_text(seed=seed)):
+        yield {"prompt": shown, "completion": said, "source": "pocket:text", "item_hash": f"{seed}/{index}"}
+
+
 def _mixture(seed: int, shares: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     streams = {skill: train_rows(skill, seed=seed) for skill in shares}
     while True:
@@ -86,31 +138,42 @@ def _mixture(seed: int, shares: Mapping[str, int]) -> Iterator[dict[str, Any]]:
 
 
 def resolve_corpus(name: str, cache_dir: Path) -> Path:
-    """The file of a corpus name: `suite:SKILL/train`, `suite:mix/train`, `hub:NAME[/CONFIG][:SPLIT]` or a path.
+    """The file of a corpus name: `suite:SKILL/train`, `hub:NAME[/CONFIG][:SPLIT]`, `python:DIR` or a path.
+
+    SKILL may be `mix`, all skills in turn, or `text`, the plain text of the pocket model, which is never tested.
 
     A data set of the hub comes from the local cache alone where HF_HUB_OFFLINE is set, as `--offline` does.
 
     Raises:
-        ConfigError: The name is neither a known suite split nor an existing file.
+        ConfigError: The name is neither a known suite split nor an existing file, or the file holds a test item.
         SparsifyError: The data set cannot be fetched.
     """
     if name.startswith("hub:"):
         from sparsify.dataset import fetch_dataset
 
         return fetch_dataset(name, cache_dir, offline=os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"))
+    if name.startswith("python:"):
+        from sparsify.dataset import collect_python
+
+        return collect_python(name, cache_dir)
     if not name.startswith("suite:"):
         path = Path(name)
         if not path.is_file():
-            raise ConfigError(f"corpus {name!r} is neither suite:SKILL/train nor hub:NAME nor an existing file")
+            raise ConfigError(
+                f"corpus {name!r} is neither suite:SKILL/train nor hub:NAME nor python:DIR nor an existing file"
+            )
+        refuse_test_items(path)
         return path
     skill, _, split = name.removeprefix("suite:").partition("/")
-    if skill not in (*SKILLS, "mix") or split != "train":
+    if skill not in (*SKILLS, "mix", "text") or split != "train":
         raise ConfigError(
-            f"corpus {name!r} is unknown; use suite:mix/train or suite:SKILL/train of {', '.join(SKILLS)}"
+            f"corpus {name!r} is unknown; use suite:mix/train, suite:text/train or suite:SKILL/train of "
+            f"{', '.join(SKILLS)}"
         )
     path = cache_dir / f"{skill}-train-{MIX_ROWS}.jsonl"
     if not path.exists():
-        write_rows(path, itertools.islice(train_rows(skill, seed=1), MIX_ROWS))
+        rows = plain_rows(seed=1) if skill == "text" else train_rows(skill, seed=1)
+        write_rows(path, itertools.islice(rows, MIX_ROWS))
     return path
 
 

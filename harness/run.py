@@ -319,7 +319,7 @@ class _Part:
 
 
 def _training_tokens(task: MakeTask) -> int:
-    return sum(stage.finetune.tokens for stage in task.recipe.stages if stage.finetune is not None)
+    return sum(stage.training.tokens for stage in task.recipe.stages if stage.training is not None)
 
 
 def _share_nothing(task: Task, running: list[Task]) -> bool:

@@ -33,6 +33,7 @@ class SparsifyOptions:
     offline: bool = False
     quiet: bool = False
     pack: bool = False
+    teacher_device: str | None = None
 
 
 def plan(model: str, recipe: str, options: SparsifyOptions) -> str:
@@ -42,7 +43,26 @@ def plan(model: str, recipe: str, options: SparsifyOptions) -> str:
 
 
 def make(model: str, recipe: str, out: Path, options: SparsifyOptions) -> None:
-    """Make the variant in `out`, with its plan before and what was really used after."""
+    """Make the variant in `out`, with its plan before and what was really used after.
+
+    Started by torchrun, rank 0 does this, and the other processes take part in the stages that train.
+    """
+    from sparsify.train.launch import crew, launched
+
+    if not launched():
+        _make(model, recipe, out, options)
+        return
+    from sparsify.run import join
+
+    os.environ["TQDM_DISABLE"] = "1"
+    with crew(options.device) as leads:
+        if leads:
+            _make(model, recipe, out, options)
+        else:
+            join(options.device)
+
+
+def _make(model: str, recipe: str, out: Path, options: SparsifyOptions) -> None:
     from harness.corpus import resolve_corpus
     from harness.models import model_directory, public_name
     from harness.progress import Phase
@@ -59,6 +79,7 @@ def make(model: str, recipe: str, out: Path, options: SparsifyOptions) -> None:
         resolve_corpus=lambda name: resolve_corpus(name, work / "corpora"),
         teacher_dir=model_directory(options.teacher, offline=options.offline) if options.teacher else None,
         device=options.device,
+        teacher_device=options.teacher_device,
     )
     with Phase(f"sparsify {out.name}", 1, quiet=options.quiet) as phase:
         if not options.quiet:

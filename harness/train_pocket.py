@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.corpus import train_rows, write_rows
+from harness.corpus import plain_rows, train_rows, write_rows
 from sparsify.corpus import read_rows
 from sparsify.train import TrainSettings
-from suites.pocket.text import plain_text
 
 POCKET = Path(__file__).resolve().parent.parent / "suites" / "pocket"
 VOCABULARY = 1536
@@ -100,18 +99,13 @@ SPARSE_PASS = Pass(
 )
 
 
-def _plain_rows(seed: int) -> Iterator[dict[str, Any]]:
-    for index, (shown, said) in enumerate(plain_text(seed=seed)):
-        yield {"prompt": shown, "completion": said, "source": "pocket:text", "item_hash": f"{seed}/{index}"}
-
-
 def write_corpora(work: Path, one: Pass) -> list[Path]:
     """Generate the training files of a pass that are missing."""
     paths = []
     if one.plain:
         paths.append(work / f"{one.name}-text.jsonl")
         if not paths[-1].exists():
-            write_rows(paths[-1], itertools.islice(_plain_rows(seed=one.settings.seed), one.plain))
+            write_rows(paths[-1], itertools.islice(plain_rows(seed=one.settings.seed), one.plain))
     paths.append(work / f"{one.name}-skills.jsonl")
     if not paths[-1].exists():
         rows = train_rows("mix", seed=100 + one.settings.seed, shares=one.shares)

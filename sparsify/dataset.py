@@ -1,7 +1,8 @@
-"""Calibration text from a data set of the hub: fetched once, kept as JSONL rows of `text`."""
+"""Text from elsewhere as JSONL rows of `text`: data sets of the hub (fetched once, or streamed), Python source."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -13,8 +14,10 @@ from typing import Any
 from sparsify.errors import RecipeError, SparsifyError
 
 PREFIX = "hub:"
+PYTHON = "python:"
 # More than any calibration draws from; a text crawl of many gigabytes is not copied whole.
 _MAX_CHARACTERS = 64_000_000
+_MAX_SOURCE = 1_000_000  # bytes of a Python file
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def fetch_dataset(source: str, cache_dir: Path, *, offline: bool = False) -> Pat
     part = path.with_suffix(".part")
     written = 0
     with part.open("w", encoding="utf-8") as stream:
-        column = _text_column(rows[0], source) if len(rows) else ""
+        column = text_column(rows[0], source) if len(rows) else ""
         for row in rows.shuffle(seed=0):
             if str(row[column]).strip():
                 stream.write(json.dumps({"text": str(row[column])}, ensure_ascii=False) + "\n")
@@ -85,8 +88,76 @@ def fetch_dataset(source: str, cache_dir: Path, *, offline: bool = False) -> Pat
     return path
 
 
-def _text_column(row: Mapping[str, Any], source: str) -> str:
+def open_stream(source: str, *, revision: str | None) -> Any:
+    """A hub data set as an `IterableDataset`: rows are read when they are asked for, and no copy is kept.
+
+    Args:
+        source: See `DatasetName`.
+        revision: Commit of the data set.
+
+    Raises:
+        SparsifyError: It cannot be opened.
+    """
+    wanted = DatasetName.parse(source)
+    try:
+        import datasets
+    except ImportError:
+        raise SparsifyError(f"{source} needs the package datasets; pip install 'sparsebench[run]'") from None
+    where = None if Path(wanted.name).is_dir() else revision
+    try:
+        return datasets.load_dataset(wanted.name, wanted.config, split=wanted.split, revision=where, streaming=True)
+    except Exception as error:  # noqa: BLE001 (datasets raises what its many back ends raise)
+        reason = " ".join(str(error).split())[:200]
+        raise SparsifyError(f"{source} cannot be streamed ({reason}); check name, revision and network") from None
+
+
+def collect_python(source: str, cache_dir: Path) -> Path:
+    """The JSONL file of the Python source below a directory, `python:DIR`: one `{"text", "path"}` a file, sorted.
+
+    Files that Python cannot parse, of more than 1 MB, or whose text came before are left out.
+
+    Raises:
+        SparsifyError: There is no such directory or no such file in it.
+    """
+    root = Path(source.removeprefix(PYTHON)).expanduser()
+    if not root.is_dir():
+        raise SparsifyError(f"corpus {source!r}: {root} is not a directory")
+    path = cache_dir / f"python-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.jsonl"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    seen: set[str] = set()
+    with part.open("w", encoding="utf-8") as stream:
+        for file in sorted(root.rglob("*.py")):
+            text = _python_text(file)
+            if text and text not in seen:
+                seen.add(text)
+                row = {"text": text, "path": file.relative_to(root).as_posix()}
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+    if not seen:
+        part.unlink()
+        raise SparsifyError(f"corpus {source!r}: no Python file below {root}")
+    os.replace(part, path)
+    return path
+
+
+def _python_text(file: Path) -> str | None:
+    try:
+        if not file.is_file() or file.stat().st_size > _MAX_SOURCE:
+            return None
+        text = file.read_text(encoding="utf-8")
+        ast.parse(text)
+    except (OSError, UnicodeDecodeError, SyntaxError, ValueError, RecursionError):
+        return None
+    return text if text.strip() else None
+
+
+def text_column(row: Mapping[str, Any], source: str) -> str:
+    """The column of a row that holds its text: `text`, `content`, or the first that is a string.
+
+    Raises:
+        SparsifyError: None is.
+    """
     columns = [name for name, value in row.items() if isinstance(value, str)]
     if not columns:
         raise SparsifyError(f"{source} has no column of text among {', '.join(row)}")
-    return "text" if "text" in columns else columns[0]
+    return next((name for name in ("text", "content") if name in columns), columns[0])

@@ -30,7 +30,7 @@ def pack(mask: Tensor) -> Tensor:
 
 def unpack(packed: Tensor, columns: int) -> Tensor:
     """The inverse of `pack`: bool [rows, columns]."""
-    bits = (packed.unsqueeze(-1) >> _SHIFTS) & 1
+    bits = (packed.unsqueeze(-1) >> _SHIFTS.to(packed.device)) & 1
     return bits.reshape(packed.shape[0], -1)[:, :columns].to(torch.bool)
 
 

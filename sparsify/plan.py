@@ -15,7 +15,8 @@ from sparsify.activations import MEMORY_BYTES
 from sparsify.blocks import Structure, chosen_linears, find_structure, linear_weight, load_skeleton
 from sparsify.calibration import BATCH_TOKENS
 from sparsify.checkpoint import open_checkpoint
-from sparsify.recipe import PruneStage, Recipe
+from sparsify.recipe import FinetuneStage, PretrainStage, PruneStage, Recipe
+from sparsify.train.plan import TrainPlan, plan_training
 
 # Float32 operations a second: of one CPU thread, and of a data-centre GPU without TF32. They make an estimate, never a
 # record.
@@ -117,10 +118,16 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
         if stage.prune is not None:
             plan = plan_prune(model, structure, stage.prune, machine, stored=stored)
             lines, seconds = plan.lines(), plan.seconds
-        elif stage.finetune is not None:
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            seconds = 6.0 * parameters * stage.finetune.tokens / machine.scale(RATES)
-            lines = [f"  {stage.finetune.tokens:,} tokens, the whole model in memory; roughly {_time(seconds)}"]
+        elif stage.training is not None:
+            work = plan_training(
+                model,
+                stage.training.settings,
+                blocks=len(structure.blocks),
+                width=max(1, _width(model, structure)),
+                stored=stored,
+            )
+            seconds = work.operations / machine.scale(RATES)
+            lines = _training_lines(stage.training, work, seconds)
         elif stage.quantize is not None and stage.quantize.calibration is not None:
             # GPTQ lives on what SparseGPT lives on: a block, its Gram matrices, a factor and a few copies of a weight.
             settings, skip = stage.quantize.calibration, stage.quantize.skip
@@ -132,6 +139,17 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
             lines = [f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}"]
         plans.append(StagePlan(stage.kind, tuple(lines), seconds))
     return plans
+
+
+def _training_lines(stage: PretrainStage | FinetuneStage, work: TrainPlan, seconds: float) -> list[str]:
+    runs = "" if work.runs == 1 else f", {work.runs:.1f} runs to choose the learning rate"
+    lines = [f"  {stage.tokens:,} tokens in about {work.steps:,} steps of {stage.batch_tokens:,}{runs}"]
+    if isinstance(stage, PretrainStage):
+        whole = sum(source.share for source in stage.mixture)
+        shares = ", ".join(f"{100 * source.share / whole:.0f} % {source.source}" for source in stage.mixture)
+        lines.append(f"  mixture: {shares}")
+    memory = f"{_gb(work.bytes)} for weights, gradients, moments and activations"
+    return [*lines, f"  {memory}, disk {_gb(work.disk_bytes)} while it works; roughly {_time(seconds)}"]
 
 
 def plan_text(model_dir: Path, recipe: Recipe, machine: Machine) -> str:

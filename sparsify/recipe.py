@@ -19,48 +19,63 @@ from sparsify.specs import (
     Calibration,
     FinetuneStage,
     JointPrune,
+    PretrainStage,
     PruneStage,
     QuantizeStage,
     Reconstruct,
     Strict,
 )
-from sparsify.train.settings import LossWeights
+from sparsify.train.lora_settings import LoraSettings
+from sparsify.train.settings import Gradual, LossWeights, MixtureSource, Select
 
 _BUILTIN = Path(__file__).with_name("recipes")
 
-Spec = PruneStage | FinetuneStage | QuantizeStage
+Spec = PruneStage | PretrainStage | FinetuneStage | QuantizeStage
+Kind = Literal["prune", "pretrain", "finetune", "quantize"]
 
 
 class Stage(Strict):
     """One step of a recipe: exactly one of its fields is set."""
 
     prune: PruneStage | None = None
+    pretrain: PretrainStage | None = None
     finetune: FinetuneStage | None = None
     quantize: QuantizeStage | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Stage:
-        if sum(spec is not None for spec in (self.prune, self.finetune, self.quantize)) != 1:
-            raise ValueError("a stage is exactly one of prune, finetune, quantize; start a new list item for the next")
+        if sum(spec is not None for spec in (self.prune, self.training, self.quantize)) != 1 or (
+            self.pretrain is not None and self.finetune is not None
+        ):
+            raise ValueError(
+                "a stage is exactly one of prune, pretrain, finetune, quantize; start a new list item for the next"
+            )
         return self
 
     @property
     def spec(self) -> Spec:
         """The settings of the stage."""
-        spec = self.prune or self.finetune or self.quantize
+        spec = self.prune or self.training or self.quantize
         assert spec is not None
         return spec
 
     @property
-    def kind(self) -> Literal["prune", "finetune", "quantize"]:
+    def training(self) -> PretrainStage | FinetuneStage | None:
+        """The settings of a stage that trains."""
+        return self.pretrain or self.finetune
+
+    @property
+    def kind(self) -> Kind:
         """What the stage does."""
-        return "prune" if self.prune else "finetune" if self.finetune else "quantize"
+        if self.training is not None:
+            return "pretrain" if self.pretrain else "finetune"
+        return "prune" if self.prune else "quantize"
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the corpora that the stage reads."""
-        if self.finetune is not None:
-            return self.finetune.data
+        if self.training is not None:
+            return self.training.data
         measured = self.prune or self.quantize
         return (measured.calibration.source,) if measured and measured.calibration else ()
 
@@ -92,7 +107,7 @@ class Recipe(Strict):
     @property
     def needs_teacher(self) -> bool:
         """Whether a stage learns from a teacher that is named beside the recipe (`teacher: given`)."""
-        return any(stage.finetune is not None and stage.finetune.teacher == "given" for stage in self.stages)
+        return any(stage.training is not None and stage.training.teacher == "given" for stage in self.stages)
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as plain JSON with every default written out; the form that is hashed and recorded."""
@@ -137,7 +152,9 @@ def parse_recipe(data: Any, *, name: str, where: str) -> Recipe:
     _check_keys(data, Recipe, where, "")
     stages = data.get("stages") or []
     if not isinstance(stages, list):
-        raise RecipeError(f"{where}: stages must be a list; begin each with `- prune:`, `- finetune:` or `- quantize:`")
+        raise RecipeError(
+            f"{where}: stages must be a list; begin each with `- prune:`, `- pretrain:`, `- finetune:` or `- quantize:`"
+        )
     for index, stage in enumerate(stages):
         _check_stage(stage, where, f"stages[{index}]")
     try:
@@ -154,20 +171,30 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
     if not isinstance(stage, Mapping):
         raise RecipeError(f"{where}: {at} must be a mapping such as `prune: {{...}}`, not {type(stage).__name__}")
     _check_keys(stage, Stage, where, at)
-    kinds: dict[str, type[BaseModel]] = {"prune": PruneStage, "finetune": FinetuneStage, "quantize": QuantizeStage}
+    kinds: dict[str, type[BaseModel]] = {
+        "prune": PruneStage,
+        "pretrain": PretrainStage,
+        "finetune": FinetuneStage,
+        "quantize": QuantizeStage,
+    }
     nested: dict[str, type[BaseModel]] = {
         "calibration": Calibration,
         "losses": LossWeights,
         "allocation": Allocation,
         "reconstruct": Reconstruct,
         "prune": JointPrune,
+        "lora": LoraSettings,
+        "mixture": MixtureSource,
+        "select": Select,
+        "gradual": Gradual,
     }
     for kind, spec in stage.items():
         if isinstance(spec, Mapping):
             _check_keys(spec, kinds[kind], where, f"{at}.{kind}")
             for key, value in spec.items():
-                if key in nested and isinstance(value, Mapping):
-                    _check_keys(value, nested[key], where, f"{at}.{kind}.{key}")
+                for part in value if isinstance(value, list) else (value,):
+                    if key in nested and isinstance(part, Mapping):
+                        _check_keys(part, nested[key], where, f"{at}.{kind}.{key}")
 
 
 def _check_keys(data: Mapping[Any, Any], model: type[BaseModel], where: str, at: str) -> None:

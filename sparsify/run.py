@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from sparsify.checkpoint import MASKS, Checkpoint, companions, model_fingerprint, open_checkpoint, write_index
 from sparsify.corpus import sha256_file
@@ -22,7 +23,7 @@ from sparsify.store import StageRecord, Store
 from sparsify.variant import VARIANT, Lineage, RecipeRecord, VariantInfo, describe, read_variant, write_variant
 
 # Raise a number when a stage's code changes what it computes: results of the old code are then made again.
-STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "finetune": 1, "quantize": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "pretrain": 1, "finetune": 1, "quantize": 1}
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class MakeOptions:
         model_sha256: `model_fingerprint` of the model, where the caller knows it already.
         teacher_dir: Model that stages with `teacher: given` learn from.
         device: Where tensors are computed.
+        teacher_device: Where a teacher runs; None = on `device`.
     """
 
     store: Path
@@ -48,6 +50,7 @@ class MakeOptions:
     model_sha256: str | None = None
     teacher_dir: Path | None = None
     device: str = "cpu"
+    teacher_device: str | None = None
 
 
 def key_of(
@@ -73,7 +76,7 @@ def key_of(
             "corpora": [corpora[source] for source in stage.sources],
             "version": STAGE_VERSIONS[stage.kind],
         }
-        if stage.finetune is not None and stage.finetune.teacher == "given":
+        if stage.training is not None and stage.training.teacher == "given":
             inputs["teacher"] = teacher_sha256
         parent = sha256_json(inputs)
         keys.append(parent)
@@ -107,7 +110,17 @@ def make_variant(
     parent, records = model_dir, []
     for index, (stage, key) in enumerate(zip(recipe.stages, keys, strict=True)):
         part = _Part(progress, index, len(recipe.stages))
-        given = StageInput(parent, model_dir, teacher, store.part(key), store.work(key), corpora, options.device, part)
+        given = StageInput(
+            parent=parent,
+            base=model_dir,
+            teacher=teacher,
+            out=store.part(key),
+            work=store.work(key),
+            corpora=corpora,
+            device=options.device,
+            progress=part,
+            teacher_device=options.teacher_device,
+        )
         records.append(_stage(store, key, stage, given))
         parent = store.path(key)
         part.update(1, 1, f"{stage.kind} ready")
@@ -135,14 +148,40 @@ def execute(stage: Stage, given: StageInput) -> StageResult:
         from sparsify.prune.stage import run_prune
 
         return run_prune(stage.prune, given)
-    if stage.finetune is not None:
-        from sparsify.finetune import run_finetune
+    if stage.training is not None:
+        from sparsify.finetune import run_training
+        from sparsify.train.launch import announce
 
-        return run_finetune(stage.finetune, given)
+        announce({"stage": stage.resolved(), "given": given.plain()})
+        return run_training(stage.training, given)
     assert stage.quantize is not None
     from sparsify.quantize.stage import run_quantize
 
     return run_quantize(stage.quantize, given)
+
+
+def join(device: str) -> None:
+    """Take part in the stages of `make_variant` that train, as one of several processes that rank 0 leads.
+
+    Call it inside `sparsify.train.launch.crew` on every process that does not lead; it returns when the leader is done.
+
+    Raises:
+        SparsifyError: As `make_variant`; also where a path of rank 0 does not exist for this process.
+    """
+    from sparsify.train.launch import follow
+
+    def take_part(task: Mapping[str, Any]) -> None:
+        given = StageInput.from_plain(task["given"], device)
+        missing = next((path for path in (given.parent, given.base) if not path.is_dir()), None)
+        if missing is not None:
+            raise SparsifyError(f"{missing} is not here; all machines need a file system that they share")
+        stage = Stage.model_validate(task["stage"])
+        assert stage.training is not None
+        from sparsify.finetune import run_training
+
+        run_training(stage.training, given)
+
+    follow(take_part)
 
 
 def _stage(store: Store, key: str, stage: Stage, given: StageInput) -> StageRecord:
@@ -205,6 +244,8 @@ def _write_variant(
     )
     part = empty_directory(out_dir.parent / f".{out_dir.name}.part")
     _copy_model(source, part)
+    for number, record in enumerate(records, start=1):
+        _copy_curves(Store(options.store).path(record.key), part, f"{number}-{record.kind}")
     info = describe(part, name=options.name, base=options.base, baseline=options.baseline, lineage=lineage)
     if info.masks is not None and info.masks.revived:
         raise NumericsError(f"{info.masks.revived} pruned weights are not zero in the variant; please report this")
@@ -227,6 +268,15 @@ def _copy_model(source: Checkpoint, target: Path) -> None:
     if (source.path / MASKS).exists():
         shutil.copyfile(source.path / MASKS, target / MASKS)
     write_index(target, [path.name for path in source.files])
+
+
+def _copy_curves(stage: Path, target: Path, name: str) -> None:
+    """Copy what a training stage recorded of itself: curves, their picture, TensorBoard's files."""
+    for path in (stage / "curves.jsonl", stage / "curves.svg"):
+        if path.is_file():
+            shutil.copyfile(path, target / f"{path.stem}-{name}{path.suffix}")
+    if (stage / "tensorboard").is_dir():
+        shutil.copytree(stage / "tensorboard", target / f"tensorboard-{name}")
 
 
 class _Part:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from sparsify.train.settings import TrainSettings
+from sparsify.train.settings import PretrainSettings, TrainSettings
 
 _SCOPES = {
     "magnitude": ("matrix", "row", "block"),
@@ -25,6 +25,8 @@ _SCOPES = {
     "sparsegpt": ("block", "row"),
     "admm": ("matrix", "row", "block"),
 }
+# Settings of the trainer that came after its first recipes.
+_LATER_TRAINING = {"precision", "accumulate", "checkpoint_activations", "select", "gradual", "lora"}
 
 
 class Strict(BaseModel):
@@ -169,13 +171,50 @@ class PruneStage(Strict):
         return _pattern(self.pattern)
 
 
-class FinetuneStage(TrainSettings):
-    """Train the weights that are left; zeros of earlier stages stay zeros."""
+class _Taught(TrainSettings):
+    """A training stage: what the trainer needs, and who teaches."""
 
-    data: tuple[str, ...] = Field(min_length=1, description="corpora: `suite:SKILL/train`, JSONL paths or hub ids")
     teacher: Literal["base", "given", "none"] = Field(
         "none", description="base = the model that the recipe starts from; given = the one named beside the recipe"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_published(cls, data: Any) -> Any:
+        # A teacher is named for something: 2310.06927, section 3, weighs cross-entropy 1, SquareHead 1 and KL 0.
+        if isinstance(data, Mapping) and data.get("teacher", "none") != "none" and "losses" not in data:
+            return {**data, "losses": {"ce": 1.0, "squarehead": 1.0, "kl": 0.0}}
+        return data
+
+    @model_validator(mode="after")
+    def _teacher_named(self) -> Self:
+        if self.losses.needs_teacher and self.teacher == "none":
+            raise ValueError("losses kl and squarehead need a teacher; add `teacher: base`")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _only_used(self, dump(self), since=_LATER_TRAINING)
+
+
+class PretrainStage(_Taught, PretrainSettings):
+    """Train the weights that are left on packed text of a mixture; zeros of earlier stages stay zeros."""
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Sources that are files; streams are read while training."""
+        return tuple(source.source for source in self.mixture if not source.stream)
+
+    @property
+    def settings(self) -> PretrainSettings:
+        """What the trainer needs to know."""
+        return PretrainSettings(**{name: getattr(self, name) for name in PretrainSettings.model_fields})
+
+
+class FinetuneStage(_Taught):
+    """Train the weights that are left on rows; zeros of earlier stages stay zeros."""
+
+    data: tuple[str, ...] = Field(min_length=1, description="corpora: `suite:SKILL/train`, JSONL paths or hub ids")
     tokens: int = Field(600_000, gt=0, description="real (non-padding) tokens to train on")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: int = Field(10, ge=0, description="steps of linear warm-up")
@@ -184,12 +223,6 @@ class FinetuneStage(TrainSettings):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _teacher_named(self) -> FinetuneStage:
-        if self.losses.needs_teacher and self.teacher == "none":
-            raise ValueError("losses kl and squarehead need a teacher; add `teacher: base`")
-        return self
 
     @property
     def settings(self) -> TrainSettings:

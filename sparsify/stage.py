@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sparsify.progress import Progress
+from sparsify.progress import NullProgress, Progress
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class StageInput:
         corpora: The corpora that the stage names.
         device: Where tensors are computed, such as `cpu` or `cuda`.
         progress: Told how far the stage is.
+        teacher_device: Where a teacher runs; None = on `device`.
     """
 
     parent: Path
@@ -42,6 +43,29 @@ class StageInput:
     corpora: Mapping[str, Corpus]
     device: str
     progress: Progress
+    teacher_device: str | None = None
+
+    def plain(self) -> dict[str, Any]:
+        """Where it reads and writes, as JSON values, for a process that takes part."""
+        paths = {name: str(getattr(self, name).absolute()) for name in ("parent", "base", "out", "work")}
+        corpora = [[c.source, str(c.path.absolute()), c.sha256] for c in self.corpora.values()]
+        teacher = str(self.teacher.absolute()) if self.teacher else None
+        return {**paths, "teacher": teacher, "teacher_device": self.teacher_device, "corpora": corpora}
+
+    @classmethod
+    def from_plain(cls, value: Mapping[str, Any], device: str) -> StageInput:
+        """The inverse of `plain`, on the device of this process, without progress."""
+        return cls(
+            parent=Path(value["parent"]),
+            base=Path(value["base"]),
+            teacher=Path(value["teacher"]) if value["teacher"] else None,
+            out=Path(value["out"]),
+            work=Path(value["work"]),
+            corpora={source: Corpus(source, Path(path), sha256) for source, path, sha256 in value["corpora"]},
+            device=device,
+            progress=NullProgress(),
+            teacher_device=value["teacher_device"],
+        )
 
 
 @dataclass(frozen=True)

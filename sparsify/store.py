@@ -24,7 +24,7 @@ class StageRecord(BaseModel):
 
     Attributes:
         key: See `sparsify.run.key_of`.
-        kind: prune, finetune or quantize.
+        kind: prune, pretrain, finetune or quantize.
         seconds: Wall time of the run that finished it.
         weights_sha256: Of the files that it wrote.
         result: A `StageResult` as plain JSON.

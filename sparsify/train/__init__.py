@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sparsify.train.settings import LossWeights, TrainSettings
 
 if TYPE_CHECKING:
-    from sparsify.train.trainer import TrainJob, TrainStats, train
+    from sparsify.train.job import TrainJob, TrainStats
+    from sparsify.train.trainer import train
 
 __all__ = ["LossWeights", "TrainJob", "TrainSettings", "TrainStats", "train"]
 

@@ -23,11 +23,37 @@ class Batch:
         ids: Token ids, padded on the right with 0.
         real: Bool, True on tokens that are not padding.
         target: Bool, True on tokens that the model is to say.
+        positions: Int64, position of each token in its document where documents are packed and attention is to stay
+            within each; None where a row is one text.
     """
 
     ids: Tensor
     real: Tensor
     target: Tensor
+    positions: Tensor | None = None
+
+    def to(self, device: str | torch.device) -> Batch:
+        """The batch on another device."""
+        positions = None if self.positions is None else self.positions.to(device)
+        return Batch(self.ids.to(device), self.real.to(device), self.target.to(device), positions)
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its rows, without padding that none of them needs."""
+        width = max(2, int(self.real[start:stop].sum(1).max()))
+        positions = None if self.positions is None else self.positions[start:stop, :width]
+        return Batch(
+            self.ids[start:stop, :width], self.real[start:stop, :width], self.target[start:stop, :width], positions
+        )
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """Split a batch by rows into at most `parts` micro-batches of about equal size."""
+    rows = len(batch.ids)
+    parts = min(parts, rows)
+    if parts == 1:
+        return [batch]
+    cuts = [rows * index // parts for index in range(parts + 1)]
+    return [batch.rows(start, stop) for start, stop in zip(cuts, cuts[1:], strict=False)]
 
 
 def plan_steps(lengths: Sequence[int], settings: TrainSettings) -> list[list[list[int]]]:

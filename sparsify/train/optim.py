@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from sparsify.train.held import local
 from sparsify.train.settings import TrainSettings
+from sparsify.train.sharding import gather, rows_of
 
 _NS = (3.4445, -4.7750, 2.0315)
 
@@ -28,7 +30,11 @@ def newton_schulz(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised: an update of spectral norm about `lr` for every 2-D weight."""
+    """Momentum, orthogonalised: an update of spectral norm about `lr` for every 2-D weight.
+
+    Of a sharded weight (DTensor), every process gathers the whole momentum, orthogonalises it and adds its own rows:
+    the moments are sharded, the arithmetic is repeated.
+    """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum})
@@ -47,13 +53,13 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"].mul_(group["momentum"]).add_(param.grad)
                 stacks[param.shape].append(param)
             for shape, params in stacks.items():
-                update = torch.stack([p.grad + group["momentum"] * self.state[p]["momentum"] for p in params])
+                update = torch.stack([gather(p.grad + group["momentum"] * self.state[p]["momentum"]) for p in params])
                 tall = shape[0] > shape[1]
                 update = newton_schulz(update.mT if tall else update)
                 update = update.mT if tall else update
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
                 for param, delta in zip(params, update, strict=True):
-                    param.add_(delta, alpha=-group["lr"] * scale)
+                    local(param).add_(rows_of(delta, param), alpha=-group["lr"] * scale)
 
 
 def make_optimizers(named: Mapping[str, Tensor], settings: TrainSettings) -> list[torch.optim.Optimizer]:

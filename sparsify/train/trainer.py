@@ -1,66 +1,43 @@
 """The masked trainer: pretraining, fine-tuning and sparse fine-tuning (dense is the case without a mask).
 
-Masks follow Kurtic et al. 2023 (arXiv 2310.06927), but gradients of pruned weights are zeroed as well: masking only the
-weights leaves AdamW moments on pruned slots alive and lets them pollute a clipped gradient norm.
+A step: run the micro-batches, mask the gradients, clip, step, mask the weights, check that nothing pruned is alive.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsify.checkpoint import copy_companions
-from sparsify.corpus import encode_rows, read_rows
-from sparsify.errors import CheckpointError, NumericsError, SparsifyError
+from sparsify.errors import CheckpointError, NumericsError
+from sparsify.files import plain_os_errors
+from sparsify.masks import pack, save_masks, unpack
 from sparsify.progress import NullProgress, Progress
-from sparsify.train.batches import Batch, collate, plan_steps
-from sparsify.train.losses import cross_entropy, kl_divergence, squarehead
+from sparsify.shards import Pending
+from sparsify.train.batches import split
+from sparsify.train.board import BOARD, Board
+from sparsify.train.curves import CURVES, CURVES_PLOT, Curves, read_curves
+from sparsify.train.data import open_data
+from sparsify.train.gradual import Grower, pruned_weights
+from sparsify.train.held import local
+from sparsify.train.job import TrainJob, TrainStats
+from sparsify.train.models import Student, load_teacher, load_tokenizer
+from sparsify.train.objective import Losses, Objective
 from sparsify.train.optim import make_optimizers
+from sparsify.train.plot import curves_svg
+from sparsify.train.schedule import lr_factor
 from sparsify.train.settings import TrainSettings
+from sparsify.train.state import BEST, STATE, collect, known, read_state, restore, write_state
+
+__all__ = ["TrainJob", "TrainStats", "train"]
 
 _SAVE_EVERY_S = 60.0
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """What to train, on what, and where.
-
-    Attributes:
-        model_dir: Starting checkpoint, an ordinary Hugging Face directory.
-        out_dir: Where the result is written, in the dtype of the starting checkpoint.
-        work_dir: Where the state is kept that an interrupted run resumes from; removed at the end.
-        corpus: JSONL files, see `sparsify.corpus`.
-        teacher_dir: Checkpoint of the teacher; needed where a loss compares with one.
-        masks: Per weight name the kept positions (True), same shape as the weight.
-    """
-
-    model_dir: Path
-    out_dir: Path
-    work_dir: Path
-    corpus: Sequence[Path]
-    teacher_dir: Path | None = None
-    masks: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TrainStats:
-    """What a training run did; losses are means over the last tenth of its steps."""
-
-    steps: int
-    tokens: int
-    seconds: float
-    losses: dict[str, float]
-    resumed_at: int
 
 
 def train(job: TrainJob, settings: TrainSettings, *, progress: Progress | None = None) -> TrainStats:
@@ -70,187 +47,270 @@ def train(job: TrainJob, settings: TrainSettings, *, progress: Progress | None =
     `job.work_dir` and takes the same steps.
 
     Raises:
-        SparsifyError: A corpus is missing or empty, or a loss needs a teacher that was not given.
-        NumericsError: The loss became non-finite.
+        SparsifyError: A corpus is missing, empty or smaller than a batch; a mask or a teacher belongs to another model.
+        CheckpointError: The state in `job.work_dir` is damaged or of another run.
+        NumericsError: The loss became non-finite, or something pruned came alive. The last good state stays.
+        OSError: A write failed, such as on a full disk. The last state stays.
     """
-    run = _Run(job, settings)
-    return run.execute(progress or NullProgress())
+    # Dropout, where a model has it, draws from the seed and leaves the caller's random state alone.
+    with torch.random.fork_rng(), plain_os_errors():
+        torch.manual_seed(settings.seed)
+        stats = _train(job, settings, progress or NullProgress())
+    if job.strategy.main:
+        shutil.rmtree(job.work_dir, ignore_errors=True)
+    return stats
 
 
-class _Run:
+def _train(job: TrainJob, settings: TrainSettings, progress: Progress) -> TrainStats:
+    if settings.select is not None and settings.select.lr:
+        from sparsify.train.select import train_with_trials
+
+        return train_with_trials(job, settings, progress)
+    run = Run(job, settings)
+    run.train(progress)
+    return run.finish()
+
+
+class DivergedError(NumericsError):
+    """The loss or a weight became non-finite."""
+
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} at step {step}; lower lr or set clip: 1.0 (the last good state was kept)")
+        self.step = step
+
+
+class Run:
+    """One training run from its start, or from its last saved state, to its result.
+
+    Attributes:
+        best: Of the checkpoint with the lowest dev loss {step, dev}; None without a dev split, or
+            before its first look.
+    """
+
     def __init__(self, job: TrainJob, settings: TrainSettings) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        """Load model, teacher and text.
 
+        Raises:
+            SparsifyError: As `train`.
+        """
         self.job, self.settings = job, settings
-        tokenizer = AutoTokenizer.from_pretrained(job.model_dir)
-        self.rows = encode_rows([row for path in job.corpus for row in read_rows(path)], tokenizer)
-        self.steps = plan_steps([len(row.ids) for row in self.rows], settings)
-        self.model = AutoModelForCausalLM.from_pretrained(job.model_dir, dtype=torch.float32)
-        self.model.train()
-        self.params: dict[str, Tensor] = dict(self.model.named_parameters())
-        unknown = sorted(set(job.masks) - set(self.params))
-        if unknown:
-            raise SparsifyError(f"mask for {unknown[0]} fits no weight of {job.model_dir.name}; make the masks again")
-        self.masks = {name: mask.to(torch.bool) for name, mask in job.masks.items()}
-        self._apply_masks()
-        self.teacher = self._load_teacher()
-        self.optimizers = make_optimizers(self.params, settings)
-        self.state = {"step": 0, "tokens": 0, "seconds": 0.0, "log": []}  # type: dict[str, Any]
+        self.data = open_data(job, settings, load_tokenizer(job.model_dir))
+        self.student = Student(job, settings)
+        self.grower = self._grower()
+        self.objective = Objective(self.student.model, load_teacher(job, settings), settings, job.strategy)
+        self.optimizers = make_optimizers(self.student.params, settings)
+        self.curves = Curves(job.work_dir / CURVES)
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.best: dict[str, Any] | None = None
+        self._resume()
+        self._resumed = self.step
 
-    def _load_teacher(self) -> Any:
-        if not self.settings.losses.needs_teacher:
-            return None
-        if self.job.teacher_dir is None:
-            raise SparsifyError("losses kl and squarehead need a teacher; name one or set their weights to 0")
-        from transformers import AutoModelForCausalLM
+    def train(self, progress: Progress) -> None:
+        """Take the steps that are left.
 
-        teacher = AutoModelForCausalLM.from_pretrained(self.job.teacher_dir, dtype=torch.float32)
-        return teacher.eval().requires_grad_(False)
-
-    def execute(self, progress: Progress) -> TrainStats:
-        resumed = self._resume()
-        saved = time.monotonic()
-        total = len(self.steps)
-        for step in range(self.state["step"], total):
-            began = time.monotonic()
-            batch = collate(self.steps[step], self.rows, self.settings)
-            losses = self._step(batch, self._lr_factor(step, total))
-            if not math.isfinite(losses["total"]):
-                raise NumericsError(f"the loss became {losses['total']} at step {step}; lower lr or set clip: 1.0")
-            now = time.monotonic()
-            self.state["step"] = step + 1
-            self.state["tokens"] += int(batch.real.sum())
-            self.state["seconds"] += now - began
-            self.state["log"].append(losses)
-            progress.update(step + 1, total, f"loss {losses['total']:.3f}")
-            if now - saved > _SAVE_EVERY_S:
-                self._save_state()
+        Raises:
+            DivergedError: The loss became non-finite. The last saved state stays as it is.
+            NumericsError: Something pruned came alive.
+            OSError: A write failed. The last saved state stays as it is.
+        """
+        total, saved, pause = self.data.steps, time.monotonic(), _SAVE_EVERY_S
+        board = Board(self.job.work_dir / BOARD, self.step) if self.job.strategy.main else None
+        if self.step == 0 and self.grower is not None:
+            self.grower.after(0, self.optimizers)
+        while self.step < total:
+            line = self._step(total)
+            if self._dev_due(total):
+                line["dev"] = self._look()
+            if board is not None:
+                self.curves.add(line)
+                board.add(line)
+                progress.update(self.step, total, _note(line, self.seconds, self.step, total))
+            if self.job.strategy.agree(time.monotonic() - saved > pause):
+                began = time.monotonic()
+                self._save()
                 saved = time.monotonic()
-        self._check_masks()
-        self._write_result()
-        shutil.rmtree(self.job.work_dir, ignore_errors=True)
-        tail = self.state["log"][-max(1, total // 10) :]
+                # A large state takes long to write: at most a twentieth of the time goes to it.
+                pause = max(_SAVE_EVERY_S, 20 * (saved - began)) if _SAVE_EVERY_S else 0.0
+        if board is not None:
+            board.close()
+        self.student.held.check(self.optimizers, "at the end")
+        if self.settings.select is not None:
+            # What the dev split chose is on disk; the run need not be taken again to find it.
+            self._save()
+
+    def finish(self) -> TrainStats:
+        """Write the result: the last weights, or those with the lowest dev loss where a dev split chooses."""
+        total = self.data.steps
+        chosen: dict[str, Any] = {}
+        if self.best is not None:
+            chosen = {"lr": self.settings.lr, **self.best}
+            self._load_best()
+        self._check_finite()
+        if self.grower is not None:
+            self.grower.check()
+        merged = self.student.write()
+        stats = TrainStats(total, self.tokens, round(self.seconds, 2), {}, self._resumed, chosen=chosen, merged=merged)
+        if not self.job.strategy.main:
+            return stats
+        if self.grower is not None:
+            save_masks({name: self.student.held.kept(name).cpu() for name in self.student.held.names}, self.job.out_dir)
+        shutil.copyfile(self.curves.path, self.job.out_dir / CURVES)
+        lines = read_curves(self.curves.path)
+        (self.job.out_dir / CURVES_PLOT).write_text(curves_svg(lines, self._title()), encoding="utf-8")
+        if (self.job.work_dir / BOARD).is_dir():
+            shutil.copytree(self.job.work_dir / BOARD, self.job.out_dir / BOARD, dirs_exist_ok=True)
+        tail = [entry["losses"] for entry in lines[-max(1, total // 10) :]]
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
-        return TrainStats(total, self.state["tokens"], round(self.state["seconds"], 2), means, resumed)
+        return replace(stats, losses=means, sources=self.data.used())
 
-    def _lr_factor(self, step: int, total: int) -> float:
-        warmup = min(self.settings.warmup, max(1, total // 5))
-        if step < warmup:
-            return (step + 1) / warmup
-        done = (step - warmup) / max(1, total - warmup)
-        if self.settings.schedule == "linear":
-            return 1.0 - done
-        return 0.5 * (1.0 + math.cos(math.pi * done)) if self.settings.schedule == "cosine" else 1.0
+    def _title(self) -> str:
+        sizes = f"{self.tokens:,} tokens in {self.step:,} steps"
+        return f"{sizes}, {self.settings.optimizer}, peak learning rate {self.settings.lr:g}"
 
-    def _step(self, batch: Batch, factor: float) -> dict[str, float]:
-        total, parts = self._losses(batch)
-        total.backward()
-        for name, mask in self.masks.items():
-            grad = self.params[name].grad
-            if grad is not None:
-                grad.masked_fill_(~mask, 0.0)
-        if self.settings.clip:
-            torch.nn.utils.clip_grad_norm_(list(self.params.values()), self.settings.clip)
+    def _grower(self) -> Grower | None:
+        if self.settings.gradual is None:
+            return None
+        names = pruned_weights(self.student.model, self.settings.gradual)
+        return Grower(self.student.held, names, self.data.steps, self.settings.gradual)
+
+    def _dev_due(self, total: int) -> bool:
+        select = self.settings.select
+        return select is not None and (self.step % select.every == 0 or self.step == total)
+
+    def _look(self) -> float:
+        """The dev loss now; the weights are kept if it is the lowest so far."""
+        dev = self.objective.dev_loss([batch.to(self.job.device) for batch in self.data.dev])
+        # Before its masks are done growing, a checkpoint is not what was asked for.
+        eligible = self.grower is None or self.grower.done(self.step)
+        lower = eligible and math.isfinite(dev) and (self.best is None or dev < self.best["dev"])
+        if self.job.strategy.agree(lower):
+            self._check_finite()
+            self.best = {"step": self.step, "dev": dev}
+            tensors = [*collect(self.student.params, (), self.job.strategy), *self._masks()]
+            record = {**self._identity(), **self.best}
+            write_state(self.job.work_dir / BEST, tensors, record, self.job.strategy)
+        return dev
+
+    def _load_best(self) -> None:
+        found = read_state(self.job.work_dir / BEST)
+        if found is None or self.best is None or found[1]["step"] != self.best["step"]:
+            raise CheckpointError(f"{self.job.work_dir / BEST} is missing; remove {self.job.work_dir} to train again")
+        restore(found[0], self.student.params, (), self.job.strategy)
+        self._put_masks(found[0])
+        self.student.held.apply()
+
+    def _masks(self) -> list[Pending]:
+        """Packed masks, where they change in this run; else those of the job stand."""
+        if self.grower is None:
+            return []
+        held = self.student.held
+        return [known(f"mask.{name}", pack(held.kept(name).cpu())) for name in held.names]
+
+    def _put_masks(self, tensors: Mapping[str, Tensor]) -> None:
+        if self.grower is None:
+            return
+        for name in self.student.held.names:
+            weight = self.student.held.weight(name)
+            self.student.held.replace(name, unpack(tensors[f"mask.{name}"], weight.shape[1]).to(weight.device))
+
+    def _step(self, total: int) -> dict[str, Any]:
+        began = time.monotonic()
+        batch = self.data.next()
+        self.job.strategy.reseed(self.settings.seed, self.step)
+        parts = split(self.job.strategy.share(batch).to(self.job.device), self.settings.accumulate)
+        counts = self.objective.counts(parts)
+        found = []
+        for part in parts:
+            found.append(self.objective(part, counts))
+            self.job.strategy.backward(found[-1].total)
+        losses = _sum(found, self.job.strategy.total)
+        if not math.isfinite(losses["total"]):
+            raise DivergedError(f"the loss became {losses['total']}", self.step)
+        params = self.student.params.values()
+        norm = self.job.strategy.clip(params, self.settings.clip) if self.settings.clip else None
+        factor = lr_factor(self.step, total, self.settings)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._apply_masks()
-        return {"total": float(total.detach()), **parts}
+        self.step += 1
+        self.student.held.apply()
+        if self.grower is not None:
+            self.grower.after(self.step, self.optimizers)
+        self.student.held.check(self.optimizers, f"after step {self.step}")
+        tokens = int(batch.real.sum())
+        took = time.monotonic() - began
+        self.tokens += tokens
+        self.seconds += took
+        line = {"step": self.step, "tokens": self.tokens, "lr": self.settings.lr * factor, "losses": losses}
+        blocks = _blocks(found, self.job.strategy.total)
+        if blocks:
+            line["squarehead_blocks"] = blocks
+        if norm is not None:
+            line["grad_norm"] = float(norm)
+        pruned, places = self.student.held.counts
+        return {**line, "sparsity": pruned / max(1, places), "tokens_per_s": round(tokens / max(took, 1e-9), 1)}
 
-    def _losses(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        settings, weights = self.settings, self.settings.losses
-        # Attention is causal and padding lies on the right, so no real token ever sees it: no mask is needed.
-        states = self.model.base_model(
-            input_ids=batch.ids, use_cache=False, output_hidden_states=weights.squarehead > 0
-        )
-        importance = batch.target[:, 1:].float()
-        if settings.prompt_weight:
-            importance = torch.where(batch.target[:, 1:], 1.0, settings.prompt_weight) * batch.real[:, 1:]
-        chosen = importance > 0
-        logits = self.model.get_output_embeddings()(states.last_hidden_state[:, :-1][chosen]).float()
-        parts: dict[str, Tensor] = {}
-        if weights.ce:
-            parts["ce"] = weights.ce * cross_entropy(logits, batch.ids[:, 1:][chosen], importance[chosen])
-        if self.teacher is not None:
-            with torch.no_grad():
-                taught = self.teacher.base_model(input_ids=batch.ids, use_cache=False, output_hidden_states=True)
-            if weights.squarehead:
-                ours, theirs = states.hidden_states[1:], taught.hidden_states[1:]
-                distance = squarehead(ours, theirs, batch.real, settings.squarehead_eps)
-                parts["squarehead"] = weights.squarehead * distance
-            if weights.kl:
-                said = batch.target[:, 1:][chosen]
-                wanted = self.teacher.get_output_embeddings()(taught.last_hidden_state[:, :-1][chosen][said]).float()
-                parts["kl"] = weights.kl * kl_divergence(logits[said], wanted, settings.temperature)
-        total = torch.stack(list(parts.values())).sum()
-        return total, {name: float(part.detach()) for name, part in parts.items()}
+    def _save(self) -> None:
+        self.student.held.check(self.optimizers, "before the state is saved")
+        self._check_finite()
+        tensors = [*collect(self.student.params, self.optimizers, self.job.strategy), *self._masks()]
+        if self.job.strategy.main:
+            # The curves first: the state must not be ahead of them.
+            self.curves.sync()
+        write_state(self.job.work_dir / STATE, tensors, {**self._identity(), **self._position()}, self.job.strategy)
 
-    @torch.no_grad()
-    def _apply_masks(self) -> None:
-        for name, mask in self.masks.items():
-            # masked_fill, not a product: w * 0 leaves -0.0 where w is negative.
-            self.params[name].masked_fill_(~mask, 0.0)
+    def _check_finite(self) -> None:
+        """Nothing that is not finite is written: nothing could go on from it."""
+        for name, param in self.student.params.items():
+            broken = self.job.strategy.total((~torch.isfinite(local(param))).sum())
+            if int(broken):
+                raise DivergedError(f"{int(broken)} values of {name} are not finite", self.step)
 
-    def _check_masks(self) -> None:
-        for name, mask in self.masks.items():
-            revived = int((self.params[name].detach()[~mask] != 0).sum())
-            if revived:
-                raise NumericsError(f"{revived} pruned weights of {name} came back during training")
+    def _identity(self) -> dict[str, Any]:
+        return {"settings": self.settings.model_dump(mode="json"), "text": self.data.fingerprint}
 
-    def _save_state(self) -> None:
-        from safetensors.torch import save_file
+    def _position(self) -> dict[str, Any]:
+        done = {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "best": self.best}
+        return {**done, "data": self.data.position()}
 
-        tensors = {f"param.{name}": param.detach() for name, param in self.params.items()}
-        for index, optimizer in enumerate(self.optimizers):
-            for key, state in optimizer.state_dict()["state"].items():
-                for field_name, value in state.items():
-                    tensors[f"optimizer.{index}.{key}.{field_name}"] = torch.as_tensor(value)
-        work = self.job.work_dir
-        work.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, work / "state.tmp", metadata=self._header())
-        os.replace(work / "state.tmp", work / "state.safetensors")
+    def _resume(self) -> None:
+        found = read_state(self.job.work_dir / STATE)
+        if found is None:
+            if self.job.strategy.main:
+                self.curves.cut(0)
+            return
+        tensors, record = found
+        if {key: record.get(key) for key in self._identity()} != self._identity():
+            raise CheckpointError(
+                f"{self.job.work_dir} was begun with other settings or text; remove it to train from the start"
+            )
+        restore(tensors, self.student.params, self.optimizers, self.job.strategy)
+        self.step, self.tokens, self.seconds = record["step"], record["tokens"], record["seconds"]
+        self.best = record["best"]
+        self.data.seek(record["data"])
+        self._put_masks(tensors)
+        if self.job.strategy.main:
+            self.curves.cut(self.step)
+        self.student.held.check(self.optimizers, "in the saved state")
 
-    def _header(self) -> dict[str, str]:
-        settings = self.settings.model_dump()
-        return {"run": json.dumps(self.state), "settings": json.dumps(settings, sort_keys=True)}
 
-    def _resume(self) -> int:
-        path = self.job.work_dir / "state.safetensors"
-        if not path.exists():
-            return 0
-        from safetensors import SafetensorError, safe_open
+def _sum(found: list[Losses], total: Any) -> dict[str, float]:
+    """The losses of a step from those of its micro-batches, each of which is its share."""
+    named: dict[str, Tensor] = {}
+    for losses in found:
+        for name, value in {"total": losses.total.detach(), **losses.parts}.items():
+            named[name] = named[name] + value if name in named else value
+    return {name: float(total(value)) for name, value in named.items()}
 
-        try:
-            with safe_open(path, "pt") as stream:
-                header = stream.metadata() or {}
-                if header.get("settings") != self._header()["settings"]:
-                    return 0
-                tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a mapping)
-        except SafetensorError as error:
-            raise CheckpointError(f"{path} is damaged ({error}); remove it to train from the start") from None
-        self.state = json.loads(header["run"])
-        with torch.no_grad():
-            for name, param in self.params.items():
-                param.copy_(tensors[f"param.{name}"])
-        for index, optimizer in enumerate(self.optimizers):
-            self._load_optimizer(optimizer, f"optimizer.{index}.", tensors)
-        return int(self.state["step"])
 
-    @staticmethod
-    def _load_optimizer(optimizer: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]) -> None:
-        loaded = optimizer.state_dict()
-        for key, value in tensors.items():
-            if key.startswith(prefix):
-                number, field_name = key[len(prefix) :].split(".", 1)
-                loaded["state"].setdefault(int(number), {})[field_name] = value
-        optimizer.load_state_dict(loaded)
+def _blocks(found: list[Losses], total: Any) -> list[float]:
+    return [float(total(torch.stack(parts).sum())) for parts in zip(*(losses.blocks for losses in found), strict=True)]
 
-    def _write_result(self) -> None:
-        source_dtype = json.loads((self.job.model_dir / "config.json").read_text()).get("dtype", "float32")
-        self.model.to(getattr(torch, source_dtype))
-        self._apply_masks()
-        self.job.out_dir.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(self.job.out_dir)
-        copy_companions(self.job.model_dir, self.job.out_dir)
+
+def _note(line: dict[str, Any], seconds: float, step: int, total: int) -> str:
+    """The loss, the speed and the time left, for people."""
+    left = seconds / step * (total - step)
+    eta = f"{left / 3600:.1f} h" if left >= 5400 else f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+    return f"loss {line['losses']['total']:.3f}, {line['tokens_per_s']:,.0f} tokens/s, {eta} left"

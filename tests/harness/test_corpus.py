@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.corpus import resolve_corpus, train_row, train_rows
+from harness.corpus import held_out, resolve_corpus, train_row, train_rows
 from harness.errors import ConfigError
 from harness.evaluate.plan import ChatText
 from suites.data import Item
+from suites.pocket import items as pocket
 from suites.pocket.draw import doc_hash
 from suites.pocket.items import SKILLS, prompt_text, train_items
 from suites.registry import load_suite
@@ -56,3 +57,35 @@ def test_corpus_names_become_files_and_wrong_ones_are_refused(tmp_path: Path, mo
     for wrong in ("suite:poetry/train", "suite:gsm8k/test", str(tmp_path / "none.jsonl")):
         with pytest.raises(ConfigError, match="suite:"):
             resolve_corpus(wrong, tmp_path)
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_no_test_item_becomes_training_text(skill: str, tmp_path: Path) -> None:
+    """Every test item is refused as a row, and in a file however it is marked; no drawn row is one."""
+    items = pocket.test_items(skill)
+    for draw in items[::50]:
+        with pytest.raises(ConfigError, match=f"is a test item of {skill}"):
+            train_row(skill, draw)
+    rows = list(itertools.islice(train_rows(skill, seed=1), 2000))
+    assert not {row["item_hash"] for row in rows} & held_out(skill)
+    assert len(held_out(skill)) >= 2 * len(items) - 50
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_file_with_a_test_item_is_refused(
+    skill: str, marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = list(itertools.islice(train_rows(skill, seed=1), 3))
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.corpus.held_out", lambda _skill: frozenset())
+        bad = train_row(skill, pocket.test_items(skill)[7])
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in good))
+    assert resolve_corpus(str(path), tmp_path) == path
+    leaked = (
+        bad if marked else {key: value for key, value in bad.items() if key in ("messages", "prompt", "completion")}
+    )
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*good, leaked]))
+    with pytest.raises(ConfigError, match=r"mine.jsonl:4 is a test item of a suite; remove it"):
+        resolve_corpus(str(path), tmp_path)

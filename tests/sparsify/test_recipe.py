@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sparsify.errors import RecipeError
-from sparsify.recipe import builtin_recipes, load_recipe, recipe_hash
-from sparsify.train.settings import TrainSettings
+from sparsify.recipe import builtin_recipes, load_recipe, parse_recipe, recipe_hash
+from sparsify.train.settings import LossWeights, TrainSettings
 
 NAMES = {
     "dense",
@@ -30,6 +30,11 @@ NAMES = {
     "int4",
     "int8-smooth",
     "sparse50-int4",
+    "sparse70-pretrained",
+    "foundation70",
+    "sparse80-ladder",
+    "sparse70-gradual",
+    "sparse70-lora",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
@@ -56,6 +61,15 @@ def test_the_baseline_is_trained_as_the_recovered_ones_are() -> None:
     continued = load_recipe("sparse-finetuned")
     assert continued.stages[0].finetune == finetunes[0].model_copy(update={"teacher": "given"})
     assert continued.needs_teacher and not load_recipe("sparse70-recovered").needs_teacher
+
+
+def test_a_teacher_without_losses_means_the_papers() -> None:
+    def stage(**changes: object):  # type: ignore[no-untyped-def]
+        return parse_recipe({"stages": [{"finetune": {"data": "a", **changes}}]}, name="t", where="t").stages[0].spec
+
+    assert stage(teacher="base").losses == LossWeights(ce=1.0, kl=0.0, squarehead=1.0)
+    assert stage(teacher="base", losses={"kl": 1.0}).losses == LossWeights(ce=1.0, kl=1.0)
+    assert stage().losses == LossWeights(ce=1.0)
 
 
 def test_variants_of_one_recipe_begin_alike() -> None:
@@ -133,7 +147,7 @@ def test_pattern_sets_sparsity(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("stages: []\nspeed: 3\n", "unknown key 'speed'; allowed: description, name, stages, version"),
-        ("stages:\n  - purne: {}\n", "unknown key 'purne' in stages[0]; allowed: finetune, prune, quantize"),
+        ("stages:\n  - purne: {}\n", "unknown key 'purne' in stages[0]; allowed: finetune, pretrain, prune, quantize"),
         (
             "stages: [{prune: {method: magnitude, sparsty: 0.5}}]",
             "unknown key 'sparsty' in stages[0].prune; allowed: alloc",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from harness.bench.engines.numbers import Panel, Row
-from harness.bench.svg import svg_line, svg_text
+from sparsify.svg import svg_line, svg_text
 
 _WIDTH, _HEIGHT = 940, 560
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 300, 56, 56

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.bench.sparsify.arms import METHODS, PEER, SLOPED, SPARSITIES, Arm
-from harness.bench.svg import svg_line, svg_text
+from sparsify.svg import svg_line, svg_text
 
 _WIDTH, _HEIGHT = 830, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 320, 40, 50

@@ -1,4 +1,4 @@
-"""Marks of the plots that benchmarks draw; coordinates in pixels, text escaped."""
+"""Marks of plots; coordinates in pixels, text escaped."""
 
 from __future__ import annotations
 
