@@ -104,7 +104,8 @@ def test_native_and_transformers_agree_on_the_same_random_weights() -> None:
     ids = serving.random_tokens(shape, 1, 12)
     model = torch_worker.skeleton(shape)
     torch_worker.fill(model, shape, "fp32")
-    request = {"variant": {"engine": "ours", "kind": "f32", "sparsity": 0.0}, "shape": shape, "threads": 1}
+    variant = {"engine": "ours", "kind": "f32", "sparsity": 0.0, "option": ""}
+    request = {"variant": variant, "shape": shape, "threads": 1}
     engine, _ = our_worker.open_engine(request)
     native: Any = engine._model
     state = native.new_state(16)
