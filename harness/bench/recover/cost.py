@@ -14,6 +14,7 @@ from harness.bench.recover.piece import Place, Send
 from harness.bench.recover.recipes import prune_stage
 from harness.bench.recover.settings import Settings
 from harness.corpus import write_rows
+from harness.models import public_name
 from sparsify.files import empty_directory
 
 _CE = {"ce": 1.0}
@@ -153,7 +154,7 @@ class CostTask:
         options = MakeOptions(
             store=self.place.layout.store,
             name=out.name,
-            base=self.settings.model,
+            base=public_name(self.settings.model),
             resolve_corpus=lambda name: corpus_file(name, self.settings, texts),
         )
         make_variant(self.place.base, recipe, out, options=options)

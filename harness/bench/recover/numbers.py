@@ -77,13 +77,15 @@ class Record:
                 self.arms.setdefault(line["arm"], {})[line["seed"]] = line
         self._clusters: dict[str, list[str]] = {}
 
-    def scores(self, arm: str, suite: str) -> list[list[float]]:
-        """Scores [seed][item] of an arm on a skill, seeds ascending.
+    def scores(self, arm: str, suite: str, first: Iterable[int] = ()) -> list[list[float]]:
+        """Scores [seed][item] of an arm on a skill: the seeds `first` that it has, then the others, ascending.
 
         Raises:
             CorruptRecordError: They are of other items than the suite has now.
         """
-        cells = [line["scores"][suite] for line in self.arms[arm].values()]
+        lines = self.arms[arm]
+        order = dict.fromkeys([*(seed for seed in first if seed in lines), *lines])
+        cells = [lines[seed]["scores"][suite] for seed in order]
         self.clusters(suite, {cell["items"] for cell in cells})
         return [[float(value) for value in cell["values"]] for cell in cells]
 
@@ -110,7 +112,12 @@ class Record:
             return None
         suites = [suite for suite in arm.suites if suite in against.suites]
         found = {
-            suite: seeds_recovery(self.scores(arm.name, suite), self.scores(against.name, suite), self._clusters[suite])
+            suite: seeds_recovery(
+                self.scores(arm.name, suite),
+                # Pairs of one seed stand in one row.
+                self.scores(against.name, suite, first=self.arms[arm.name]),
+                self._clusters[suite],
+            )
             for suite in suites
         }
         by_seed = self._by_seed(arm.name, against.name, suites)

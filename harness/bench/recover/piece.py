@@ -19,6 +19,7 @@ from harness.cells import Cell, SuitePlan, read_state, run_cell
 from harness.errors import ConfigError, InfrastructureError
 from harness.evaluate.plan import GenSettings
 from harness.layout import Layout
+from harness.models import public_name
 
 if TYPE_CHECKING:
     from sparsify.variant import VariantInfo
@@ -127,7 +128,7 @@ class PieceTask:
         options = MakeOptions(
             store=self.place.layout.store,
             name=folder_of(self.arm, self.seed),
-            base=self.settings.model,
+            base=public_name(self.settings.model),
             resolve_corpus=lambda name: corpus_file(name, self.settings, texts),
             teacher_dir=self._teacher(),
         )
