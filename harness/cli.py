@@ -101,7 +101,8 @@ def evaluate(
 
 @app.command(
     epilog="Examples:  sparsebench sparsify meta-llama/Llama-3.2-1B --recipe 2of4 -o llama-2of4  |  sparsebench "
-    "sparsify pocket --recipe sparse70-admm --dry-run",
+    "sparsify pocket --recipe sparse70-admm --dry-run. Stages that train spread over GPUs: torchrun --nproc-per-node 8 "
+    "--no-python sparsebench sparsify MODEL -r R -o DIR --device cuda",
 )
 def sparsify(
     model: Annotated[str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory or a hub id.")],

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from sparsify.checkpoint import MASKS, open_checkpoint
 from sparsify.errors import NumericsError, SparsifyError
-from sparsify.files import plain_os_errors
 from sparsify.masks import count_violations, load_masks
 from sparsify.recipe import FinetuneStage, PretrainStage
 from sparsify.stage import StageInput, StageResult, event
@@ -36,8 +35,16 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
     if open_checkpoint(given.parent).is_quantized:
         raise SparsifyError(f"{given.parent} is quantized; train the unquantized model")
     masks = load_masks(given.parent)
+    foreign = count_violations(masks, open_checkpoint(given.parent))
+    if foreign:
+        raise SparsifyError(
+            f"{given.parent / MASKS} prunes {foreign} weights that are not zero: it is the mask of another model; "
+            "put the right one there, or remove it to train all weights"
+        )
     teachers = {"base": given.base, "given": given.teacher, "none": None}
     strategy, device = strategy_for(given.device)
+    if strategy.spread and given.teacher_device is not None:
+        raise SparsifyError("a teacher on another device is for one process; torchrun shards it like the model")
     job = TrainJob(
         model_dir=given.parent,
         out_dir=given.out,
@@ -50,8 +57,7 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
         strategy=strategy,
         adapter=_adapter(stage, given, masks),
     )
-    with plain_os_errors():
-        stats = train(job, stage.settings, progress=given.progress)
+    stats = train(job, stage.settings, progress=given.progress)
     if not strategy.main:
         return StageResult()
     if stage.gradual is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -133,6 +133,78 @@ def read_tensor(ref: TensorRef, name: str) -> Tensor:
     return buffer.view(dtype).reshape(ref.shape) if ref.numel else torch.empty(ref.shape, dtype=dtype)
 
 
+@dataclass(frozen=True)
+class Pending:
+    """A tensor to be written whose shape and dtype are known before it is made.
+
+    Attributes:
+        name: What it is stored as.
+        shape: Its shape.
+        dtype: Its dtype.
+        make: Called once, when its turn comes; returns it, on any device.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+
+
+def in_layout(pending: Iterable[Pending]) -> list[Pending]:
+    """The order in which `write_pending` makes and stores tensors: that of the safetensors library."""
+    return sorted(pending, key=lambda one: (-_RANK.index(_code(one.name, one.dtype)), one.name.encode()))
+
+
+def write_pending(path: Path, pending: Sequence[Pending], metadata: Mapping[str, str]) -> None:
+    """Write a safetensors file with one tensor in memory at a time and no spool, complete or not at all.
+
+    Args:
+        path: The file; what is there stays until the new one is complete.
+        pending: In the order of `in_layout`.
+        metadata: Text by key that goes into the header.
+
+    Raises:
+        CheckpointError: A tensor has another shape or dtype than was said.
+        OSError: The disk is full, among others.
+    """
+    import torch
+
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    at = 0
+    for one in pending:
+        size = math.prod(one.shape) * one.dtype.itemsize
+        code = _code(one.name, one.dtype)
+        header[one.name] = {"dtype": code, "shape": list(one.shape), "data_offsets": [at, at + size]}
+        at += size
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as stream:
+            stream.write(_header(header))
+            for one in pending:
+                tensor = one.make().detach().cpu().contiguous()
+                if tuple(tensor.shape) != one.shape or tensor.dtype != one.dtype:
+                    raise CheckpointError(f"{one.name} is {tensor.dtype} {list(tensor.shape)}, not as was said")
+                if tensor.numel():
+                    stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        commit(part, path)
+    finally:
+        # On a full disk the part would be in the way of all else.
+        part.unlink(missing_ok=True)
+
+
+def _code(name: str, dtype: torch.dtype) -> str:
+    code = next((key for key, value in _TORCH.items() if str(dtype) == f"torch.{value}"), None)
+    if code is None:
+        raise CheckpointError(f"{name} has dtype {dtype}, which safetensors lacks")
+    return code
+
+
+def _header(header: Mapping[str, Any]) -> bytes:
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(len(text) + -len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
 class ShardWriter:
     """Writes a safetensors file with one tensor in memory at a time; use it as a context manager.
 
@@ -170,9 +242,9 @@ class ShardWriter:
         import torch
 
         stored = tensor.detach().cpu().contiguous()
-        code = next((key for key, value in _TORCH.items() if str(stored.dtype) == f"torch.{value}"), None)
-        if code is None or name in self._found:
-            raise CheckpointError(f"{name} is stored twice or has dtype {stored.dtype}, which safetensors lacks")
+        code = _code(name, stored.dtype)
+        if name in self._found:
+            raise CheckpointError(f"{name} is stored twice")
         raw = stored.reshape(-1).view(torch.uint8) if stored.numel() else stored.new_empty(0, dtype=torch.uint8)
         at = self._spool.tell()
         self._spool.write(raw.numpy().data)
@@ -186,12 +258,10 @@ class ShardWriter:
             code, shape, _, size = self._found[name]
             header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [at, at + size]}
             at += size
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        text = text.ljust(len(text) + -len(text) % 8)
         part = self._path.with_name(self._path.name + ".part")
         try:
             with part.open("wb") as stream:
-                stream.write(struct.pack("<Q", len(text)) + text)
+                stream.write(_header(header))
                 for name in order:
                     _, _, start, size = self._found[name]
                     self._copy(stream, start, size)

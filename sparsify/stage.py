@@ -49,7 +49,8 @@ class StageInput:
         """Where it reads and writes, as JSON values, for a process that takes part."""
         paths = {name: str(getattr(self, name).absolute()) for name in ("parent", "base", "out", "work")}
         corpora = [[c.source, str(c.path.absolute()), c.sha256] for c in self.corpora.values()]
-        return {**paths, "teacher": self.teacher and str(self.teacher.absolute()), "corpora": corpora}
+        teacher = str(self.teacher.absolute()) if self.teacher else None
+        return {**paths, "teacher": teacher, "teacher_device": self.teacher_device, "corpora": corpora}
 
     @classmethod
     def from_plain(cls, value: Mapping[str, Any], device: str) -> StageInput:
@@ -63,6 +64,7 @@ class StageInput:
             corpora={source: Corpus(source, Path(path), sha256) for source, path, sha256 in value["corpora"]},
             device=device,
             progress=NullProgress(),
+            teacher_device=value["teacher_device"],
         )
 
 

@@ -48,6 +48,11 @@ class Sharded:
         """Whether this process writes files and tells progress."""
         return self.rank == 0
 
+    @property
+    def spread(self) -> bool:
+        """There are several processes."""
+        return True
+
     def load(self, model_dir: Path, device: str, dtype: torch.dtype, prepare: Prepare) -> nn.Module:
         """Read, prepare and shard one block after the other, then the rest.
 

@@ -60,7 +60,6 @@ class FileDocuments:
             raise SparsifyError(f"pretraining text {path} is empty; it needs at least one document")
         self._epoch, self._at = 0, 0
         self._order = self._shuffled()
-        self._stream = path.open("rb")
 
     def next(self) -> list[int]:
         """Tokens of the next document."""
@@ -70,8 +69,9 @@ class FileDocuments:
         index = self._order[self._at]
         self._at += 1
         start, size = self._places[2 * index], self._places[2 * index + 1]
-        self._stream.seek(start)
-        return self._tokens(self._stream.read(size), start)
+        with self._path.open("rb") as stream:
+            stream.seek(start)
+            return self._tokens(stream.read(size), start)
 
     def position(self) -> dict[str, Any]:
         """Epoch and place in its order."""

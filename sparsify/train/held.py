@@ -108,14 +108,17 @@ class HeldMasks:
         Raises:
             NumericsError: One is not.
         """
+        named: list[tuple[str, str]] = []
+        alive: list[Tensor] = []
         for name, pruned in self._pruned.items():
             param = self._params[name]
             for what, tensor in {"weights": param, **moments(param, optimizers)}.items():
-                alive = (local(tensor) != 0).logical_and_(pruned)
-                if bool(alive.any()):
-                    raise NumericsError(
-                        f"{int(alive.sum())} pruned {what} of {name} are not zero {when}; please report this"
-                    )
+                named.append((name, what))
+                alive.append((local(tensor) != 0).logical_and_(pruned).sum())
+        # One look at the device for all of them.
+        for (name, what), count in zip(named, torch.stack(alive).tolist() if alive else (), strict=True):
+            if count:
+                raise NumericsError(f"{count} pruned {what} of {name} are not zero {when}; please report this")
 
     def _hook(self, name: str) -> Callable[[Tensor], None]:
         def zero(param: Tensor) -> None:

@@ -26,6 +26,10 @@ class Strategy(Protocol):
     def main(self) -> bool:
         """Whether this process writes files and tells progress."""
 
+    @property
+    def spread(self) -> bool:
+        """Whether there are several processes."""
+
     def load(self, model_dir: Path, device: str, dtype: torch.dtype, prepare: Prepare) -> nn.Module:
         """Load a model onto the device; its parameters are taken after this.
 
@@ -81,6 +85,7 @@ class Single:
     """One process."""
 
     main = True
+    spread = False
 
     def load(self, model_dir: Path, device: str, dtype: torch.dtype, prepare: Prepare) -> nn.Module:
         """Load by transformers."""

@@ -4,7 +4,7 @@ A plain adapter adds `s B A` to a weight W, a full matrix. Added to a pruned W i
 on pruned places has to go. Two ways are offered:
 
 - `masked`: the forward pass computes with `W + s (B A) * M` from the start (SparsePEFT of Munoz et al. 2024,
-  arXiv 2410.03750). What is merged is what was trained; a step costs one product of the weight's size more.
+  arXiv 2410.03750). What is merged is what was trained; a step computes more (twice the products with dropout).
 - `project`: the forward pass is peft's own; at the end the product is projected onto the mask. Cheaper to train, but
   the merged model is not the trained one, by a relative error that `MergeReport` states.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MethodType
@@ -275,11 +275,31 @@ def merge(model: nn.Module, masks: Mapping[str, Tensor], *, stored: torch.dtype)
 
 def _masked_forward(layer: Any, x: Tensor, *_: Any, **__: Any) -> Tensor:
     """`x W' + dropout(x) (s B A * M)'`, in place of peft's `x W' + s dropout(x) A' B'`."""
-    result = layer.base_layer(x)
-    down, up = layer.lora_A[_ADAPTER].weight, layer.lora_B[_ADAPTER].weight
-    update = layer.scaling[_ADAPTER] * (up @ down)
-    held = update.masked_fill(~unpack(layer.kept, update.shape[1]), 0.0)
-    return result + nn.functional.linear(layer.lora_dropout[_ADAPTER](x), held)
+    base, dropout = layer.base_layer, layer.lora_dropout[_ADAPTER]
+    down, up = layer.lora_A[_ADAPTER].weight, layer.scaling[_ADAPTER] * layer.lora_B[_ADAPTER].weight
+    if layer.training and isinstance(dropout, nn.Dropout):
+        result: Tensor = base(x) + _again(_masked_linear, dropout(x), up, down, layer.kept)
+        return result
+    # Without dropout both see the same input: one product of the weight's size does.
+    return _again(_masked_linear, x, up, down, layer.kept, base.weight, base.bias)
+
+
+def _masked_linear(
+    x: Tensor, up: Tensor, down: Tensor, kept: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+) -> Tensor:
+    held = (up @ down).masked_fill(~unpack(kept, down.shape[1]), 0.0)
+    return nn.functional.linear(x, held if weight is None else weight + held, bias)
+
+
+def _again(function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """Call it, and compute it again backwards.
+
+    Kept from the forward pass, the products of all linears would take a second model's worth of memory.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    found: Tensor = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+    return found
 
 
 @torch.no_grad()

@@ -166,12 +166,14 @@ class MixtureData:
         ]
 
     def _check_enough(self, tokenizer: Any, chosen: Any) -> None:
-        for source, share, documents in zip(
-            self._settings.mixture, self._shares, self._open(tokenizer, chosen), strict=True
-        ):
+        files = iter(self._files)
+        for source, share in zip(self._settings.mixture, self._shares, strict=True):
+            if source.stream:
+                continue
+            documents = FileDocuments(next(files), tokenizer, self._settings.seed, chosen)
             wanted = max(1, round(share * self._rows)) * self._settings.seq
             found = 0
-            while found < wanted and not source.stream:
+            while found < wanted:
                 tokens = len(documents.next())
                 if documents.position()["epoch"]:
                     raise SparsifyError(

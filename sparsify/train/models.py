@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ class Student:
         self.model = self._load(job.strategy, job.device)
         if settings.checkpoint_activations:
             model: Any = self.model
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            with warnings.catch_warnings():
+                # Newer transformers have another name for it and warn; older ones know this one alone.
+                warnings.simplefilter("ignore", FutureWarning)
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.model.train()
         self.params: dict[str, Tensor] = {n: p for n, p in self.model.named_parameters() if p.requires_grad}
         self.held = HeldMasks({} if job.adapter is not None else self.params, self._masks())
@@ -89,7 +93,7 @@ class Student:
         """Masks that keep all, of the weights that are pruned while training goes on."""
         if self._gradual is None:
             return {}
-        if not isinstance(self._job.strategy, Single) or self._job.adapter is not None:
+        if self._job.strategy.spread or self._job.adapter is not None:
             raise SparsifyError(
                 "gradual pruning trains all weights in one process; remove gradual, or lora and torchrun"
             )
@@ -131,9 +135,9 @@ def load_teacher(job: TrainJob, settings: TrainSettings) -> nn.Module | None:
         raise SparsifyError("losses kl and squarehead need a teacher; name one or set their weights to 0")
     check_tokenizers(job.model_dir, job.teacher_dir)
     check_shapes(job.model_dir, job.teacher_dir, hidden=settings.losses.squarehead > 0)
-    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    # As the student is, with autocast where it has it: a student that equals its teacher is at distance 0.
     teacher = job.strategy.load(
-        job.teacher_dir, job.teacher_device or job.device, dtype, lambda module, _: _freeze(module)
+        job.teacher_dir, job.teacher_device or job.device, torch.float32, lambda module, _: _freeze(module)
     )
     return teacher.eval()
 

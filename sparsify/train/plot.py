@@ -32,7 +32,7 @@ def curves_svg(lines: Sequence[Mapping[str, Any]], title: str) -> str:
     if not lines:
         return ""
     panels = [
-        ("loss (nats; log)", _named(lines, sorted({name for line in lines for name in line["losses"]})), True),
+        ("losses (log)", _named(lines, sorted({name for line in lines for name in line["losses"]})), True),
         ("dev loss (nats)", _one("dev", lines, lambda line: line.get("dev"), mean=False), False),
         ("SquareHead per block (log)", _blocks(lines), True),
         ("learning rate", _one("lr", lines, lambda line: line["lr"]), False),
@@ -60,7 +60,7 @@ def _panel(name: str, found: Sequence[_Series], top: float, last: float, *, log:
     scale: Callable[[float], float] = math.log if log else float
     low, high = scale(min(values)), scale(max(values))
     if high - low < 1e-12:
-        low, high = low - 0.5 * abs(low) - 1e-9, high + 0.5 * abs(high) + 1e-9
+        low, high = low - 0.05 * abs(low) - 1e-9, high + 0.05 * abs(high) + 1e-9
 
     def x(step: float) -> float:
         return _LEFT + (step - 1) / max(1.0, last - 1) * (_WIDTH - _LEFT - _RIGHT)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsify.errors import CheckpointError, NumericsError
-from sparsify.files import commit
+from sparsify.errors import CheckpointError
+from sparsify.shards import Pending, TensorRef, in_layout, read_header_and_metadata, read_tensor, write_pending
 from sparsify.train.hooks import Strategy
 
 STATE = "state.safetensors"
@@ -20,24 +20,28 @@ BEST = "best.safetensors"  # the weights with the lowest dev loss so far
 
 def collect(
     params: Mapping[str, Tensor], optimizers: Sequence[torch.optim.Optimizer], strategy: Strategy
-) -> dict[str, Tensor]:
-    """Whole parameters, optimizer state and random state by name; every process must call it.
-
-    Raises:
-        NumericsError: A parameter is not finite: nothing could continue from it.
-    """
-    tensors = {f"param.{name}": strategy.whole(param) for name, param in params.items()}
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise NumericsError(f"{name.removeprefix('param.')} is not finite; lower lr or set clip: 1.0")
+) -> list[Pending]:
+    """Whole parameters, optimizer state and random state, each gathered when it is written."""
+    found = [_pending(f"param.{name}", param, strategy) for name, param in params.items()]
     for index, optimizer in enumerate(optimizers):
         for key, state in optimizer.state_dict()["state"].items():
-            for field, value in state.items():
-                tensors[f"optimizer.{index}.{key}.{field}"] = strategy.whole(torch.as_tensor(value))
-    tensors["rng.cpu"] = torch.get_rng_state()
+            found += [
+                _pending(f"optimizer.{index}.{key}.{field}", torch.as_tensor(value), strategy)
+                for field, value in state.items()
+            ]
+    found.append(known("rng.cpu", torch.get_rng_state()))
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    return tensors
+        found.append(known("rng.cuda", torch.cuda.get_rng_state()))
+    return found
+
+
+def known(name: str, tensor: Tensor) -> Pending:
+    """A tensor that is at hand."""
+    return Pending(name, tuple(tensor.shape), tensor.dtype, lambda: tensor)
+
+
+def _pending(name: str, tensor: Tensor, strategy: Strategy) -> Pending:
+    return Pending(name, tuple(tensor.shape), tensor.dtype, lambda: strategy.whole(tensor))
 
 
 def restore(
@@ -61,9 +65,10 @@ def _restore_optimizer(
 ) -> None:
     params = [param for group in optimizer.param_groups for param in group["params"]]
     loaded = optimizer.state_dict()
-    for key, value in tensors.items():
+    for key in tensors:
         if not key.startswith(prefix):
             continue
+        value = tensors[key]
         number, field = key[len(prefix) :].split(".", 1)
         param = params[int(number)]
         if value.shape == param.shape:
@@ -75,43 +80,54 @@ def _restore_optimizer(
     optimizer.load_state_dict(loaded)
 
 
-def write_state(directory: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], name: str = STATE) -> None:
-    """Replace the state of `directory` by a new one, whole or not at all.
+def write_state(path: Path, tensors: Sequence[Pending], record: Mapping[str, Any], strategy: Strategy) -> None:
+    """Replace a file of state by a new one, whole or not at all; one tensor at a time is in memory.
+
+    Every process must call it. The main one writes; the others help to gather, and go on when the file is complete.
 
     Args:
-        directory: Made if it is missing.
-        tensors: See `collect`; may hold more.
+        path: The file; its directory is made if it is missing.
+        tensors: See `collect`; may be more.
         record: JSON values.
-        name: Of the file.
+        strategy: Of the run.
     """
-    from safetensors.torch import save_file
-
-    directory.mkdir(parents=True, exist_ok=True)
-    part = directory / (name + ".part")
-    try:
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, {"record": json.dumps(record)})
-        commit(part, directory / name)
-    except BaseException:
-        # On a full disk the part is in the way of all else; the state before it stays.
-        part.unlink(missing_ok=True)
-        raise
+    ordered = in_layout(tensors)
+    if strategy.main:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_pending(path, ordered, {"record": json.dumps(record)})
+    else:
+        for one in ordered:
+            one.make()
+    strategy.agree(True)
 
 
-def read_state(directory: Path, name: str = STATE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors and the record of the state in `directory`, or None where there is none.
+class _Stored(Mapping[str, Tensor]):
+    """The tensors of a file, each read when it is asked for."""
+
+    def __init__(self, refs: Mapping[str, TensorRef]) -> None:
+        self._refs = refs
+
+    def __getitem__(self, name: str) -> Tensor:
+        return read_tensor(self._refs[name], name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._refs)
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+
+def read_state(path: Path) -> tuple[Mapping[str, Tensor], dict[str, Any]] | None:
+    """The tensors and the record of a file of state, or None where there is none; tensors are read when asked for.
 
     Raises:
         CheckpointError: It is damaged.
     """
-    from safetensors import SafetensorError, safe_open
-
-    path = directory / name
     if not path.exists():
         return None
     try:
-        with safe_open(path, "pt") as stream:
-            record = json.loads((stream.metadata() or {})["record"])
-            tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a mapping)
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+        refs, metadata = read_header_and_metadata(path)
+        record = json.loads(metadata["record"])
+    except (CheckpointError, KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is damaged ({error}); remove it to train from the start") from None
-    return tensors, record
+    return _Stored(refs), record

@@ -16,13 +16,16 @@ import torch
 from torch import Tensor
 
 from sparsify.errors import CheckpointError, NumericsError
+from sparsify.files import plain_os_errors
 from sparsify.masks import pack, save_masks, unpack
 from sparsify.progress import NullProgress, Progress
+from sparsify.shards import Pending
 from sparsify.train.batches import split
 from sparsify.train.board import BOARD, Board
 from sparsify.train.curves import CURVES, CURVES_PLOT, Curves, read_curves
 from sparsify.train.data import open_data
 from sparsify.train.gradual import Grower, pruned_weights
+from sparsify.train.held import local
 from sparsify.train.job import TrainJob, TrainStats
 from sparsify.train.models import Student, load_teacher, load_tokenizer
 from sparsify.train.objective import Losses, Objective
@@ -30,7 +33,7 @@ from sparsify.train.optim import make_optimizers
 from sparsify.train.plot import curves_svg
 from sparsify.train.schedule import lr_factor
 from sparsify.train.settings import TrainSettings
-from sparsify.train.state import BEST, collect, read_state, restore, write_state
+from sparsify.train.state import BEST, STATE, collect, known, read_state, restore, write_state
 
 __all__ = ["TrainJob", "TrainStats", "train"]
 
@@ -50,7 +53,7 @@ def train(job: TrainJob, settings: TrainSettings, *, progress: Progress | None =
         OSError: A write failed, such as on a full disk. The last state stays.
     """
     # Dropout, where a model has it, draws from the seed and leaves the caller's random state alone.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), plain_os_errors():
         torch.manual_seed(settings.seed)
         stats = _train(job, settings, progress or NullProgress())
     if job.strategy.main:
@@ -69,12 +72,10 @@ def _train(job: TrainJob, settings: TrainSettings, progress: Progress) -> TrainS
 
 
 class DivergedError(NumericsError):
-    """The loss became non-finite."""
+    """The loss or a weight became non-finite."""
 
-    def __init__(self, loss: float, step: int) -> None:
-        super().__init__(
-            f"the loss became {loss} at step {step}; lower lr or set clip: 1.0 (the last good state was kept)"
-        )
+    def __init__(self, what: str, step: int) -> None:
+        super().__init__(f"{what} at step {step}; lower lr or set clip: 1.0 (the last good state was kept)")
         self.step = step
 
 
@@ -144,6 +145,7 @@ class Run:
         if self.best is not None:
             chosen = {"lr": self.settings.lr, **self.best}
             self._load_best()
+        self._check_finite()
         if self.grower is not None:
             self.grower.check()
         merged = self.student.write()
@@ -154,12 +156,16 @@ class Run:
             save_masks({name: self.student.held.kept(name).cpu() for name in self.student.held.names}, self.job.out_dir)
         shutil.copyfile(self.curves.path, self.job.out_dir / CURVES)
         lines = read_curves(self.curves.path)
-        (self.job.out_dir / CURVES_PLOT).write_text(curves_svg(lines, self.job.model_dir.name), encoding="utf-8")
+        (self.job.out_dir / CURVES_PLOT).write_text(curves_svg(lines, self._title()), encoding="utf-8")
         if (self.job.work_dir / BOARD).is_dir():
             shutil.copytree(self.job.work_dir / BOARD, self.job.out_dir / BOARD, dirs_exist_ok=True)
         tail = [entry["losses"] for entry in lines[-max(1, total // 10) :]]
         means = {key: sum(entry[key] for entry in tail) / len(tail) for key in tail[0]} if tail else {}
         return replace(stats, losses=means, used=self.data.used())
+
+    def _title(self) -> str:
+        sizes = f"{self.tokens:,} tokens in {self.step:,} steps"
+        return f"{sizes}, {self.settings.optimizer}, peak learning rate {self.settings.lr:g}"
 
     def _grower(self) -> Grower | None:
         if self.settings.gradual is None:
@@ -176,26 +182,29 @@ class Run:
         dev = self.objective.dev_loss([batch.to(self.job.device) for batch in self.data.dev])
         # Before its masks are done growing, a checkpoint is not what was asked for.
         eligible = self.grower is None or self.grower.done(self.step)
-        if eligible and math.isfinite(dev) and (self.best is None or dev < self.best["dev"]):
+        lower = eligible and math.isfinite(dev) and (self.best is None or dev < self.best["dev"])
+        if self.job.strategy.agree(lower):
+            self._check_finite()
             self.best = {"step": self.step, "dev": dev}
-            tensors = {**collect(self.student.params, (), self.job.strategy), **self._masks()}
-            if self.job.strategy.main:
-                write_state(self.job.work_dir, tensors, {**self._identity(), **self.best}, BEST)
+            tensors = [*collect(self.student.params, (), self.job.strategy), *self._masks()]
+            record = {**self._identity(), **self.best}
+            write_state(self.job.work_dir / BEST, tensors, record, self.job.strategy)
         return dev
 
     def _load_best(self) -> None:
-        found = read_state(self.job.work_dir, BEST)
+        found = read_state(self.job.work_dir / BEST)
         if found is None or self.best is None or found[1]["step"] != self.best["step"]:
             raise CheckpointError(f"{self.job.work_dir / BEST} is missing; remove {self.job.work_dir} to train again")
         restore(found[0], self.student.params, (), self.job.strategy)
         self._put_masks(found[0])
         self.student.held.apply()
 
-    def _masks(self) -> dict[str, Tensor]:
+    def _masks(self) -> list[Pending]:
         """Packed masks, where they change in this run; else those of the job stand."""
         if self.grower is None:
-            return {}
-        return {f"mask.{name}": pack(self.student.held.kept(name).cpu()) for name in self.student.held.names}
+            return []
+        held = self.student.held
+        return [known(f"mask.{name}", pack(held.kept(name).cpu())) for name in held.names]
 
     def _put_masks(self, tensors: Mapping[str, Tensor]) -> None:
         if self.grower is None:
@@ -216,7 +225,7 @@ class Run:
             self.job.strategy.backward(found[-1].total)
         losses = _sum(found, self.job.strategy.total)
         if not math.isfinite(losses["total"]):
-            raise DivergedError(losses["total"], self.step)
+            raise DivergedError(f"the loss became {losses['total']}", self.step)
         params = self.student.params.values()
         norm = self.job.strategy.clip(params, self.settings.clip) if self.settings.clip else None
         factor = lr_factor(self.step, total, self.settings)
@@ -245,12 +254,19 @@ class Run:
 
     def _save(self) -> None:
         self.student.held.check(self.optimizers, "before the state is saved")
-        tensors = {**collect(self.student.params, self.optimizers, self.job.strategy), **self._masks()}
-        if not self.job.strategy.main:
-            return
-        # The curves first: the state must not be ahead of them.
-        self.curves.sync()
-        write_state(self.job.work_dir, tensors, {**self._identity(), **self._position()})
+        self._check_finite()
+        tensors = [*collect(self.student.params, self.optimizers, self.job.strategy), *self._masks()]
+        if self.job.strategy.main:
+            # The curves first: the state must not be ahead of them.
+            self.curves.sync()
+        write_state(self.job.work_dir / STATE, tensors, {**self._identity(), **self._position()}, self.job.strategy)
+
+    def _check_finite(self) -> None:
+        """Nothing that is not finite is written: nothing could go on from it."""
+        for name, param in self.student.params.items():
+            broken = self.job.strategy.total((~torch.isfinite(local(param))).sum())
+            if int(broken):
+                raise DivergedError(f"{int(broken)} values of {name} are not finite", self.step)
 
     def _identity(self) -> dict[str, Any]:
         return {"settings": self.settings.model_dump(mode="json"), "text": self.data.fingerprint}
@@ -260,7 +276,7 @@ class Run:
         return {**done, "data": self.data.position()}
 
     def _resume(self) -> None:
-        found = read_state(self.job.work_dir)
+        found = read_state(self.job.work_dir / STATE)
         if found is None:
             if self.job.strategy.main:
                 self.curves.cut(0)

@@ -53,6 +53,12 @@ def test_help_names_every_verb() -> None:
         assert sparsebench(verb, "--help").returncode == 0
 
 
+def test_torchrun_is_for_making_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    refused(sparsebench("run", study(tmp_path), "--out", tmp_path / "o"), 2, "torchrun is for `sparsebench sparsify`")
+    assert not (tmp_path / "o").exists()
+
+
 def test_unknown_names_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     refused(sparsebench("run", "pockets", "--out", tmp_path / "o"), 2, "one of pocket")
     refused(

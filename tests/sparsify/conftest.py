@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,3 +100,41 @@ def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small JSONL corpus."""
     return write_corpus(tmp_path_factory.mktemp("corpus") / "corpus.jsonl")
+
+
+class _KillAt:
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def kill_at() -> type[_KillAt]:
+    """A `Progress` that kills its own process at the n-th report."""
+    return _KillAt
+
+
+@pytest.fixture(scope="session")
+def in_child() -> Callable[[Callable[[], Any]], int]:
+    """Runs work in a forked process (torch is loaded already) and returns how it ended."""
+
+    def run(work: Callable[[], Any]) -> int:
+        import torch
+
+        child = os.fork()
+        if child == 0:
+            try:
+                # torch renews its thread pool in the first call after a fork; two loading threads would race for it.
+                torch.set_num_threads(1)
+                work()
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        return os.waitpid(child, 0)[1]
+
+    return run

@@ -31,8 +31,8 @@ from sparsify.recipe import parse_recipe
 from sparsify.run import MakeOptions, join, make_variant
 from sparsify.train.launch import crew
 torch.set_num_threads(1)
-trainer._SAVE_EVERY_S = 0.0
-model, teacher, folder, bodies = sys.argv[1:]
+model, teacher, folder, bodies, every = sys.argv[1:]
+trainer._SAVE_EVERY_S = float(every)
 class Say:
     def update(self, done, total, note=""):
         print(done, note, flush=True)
@@ -50,6 +50,8 @@ VARIATIONS: dict[str, dict[str, Any]] = {
     # Batches of one row or two: in some steps one process has nothing but padding.
     "rows": {"batch_tokens": 60, "tokens": 500, "accumulate": 2, "checkpoint_activations": True, "losses": {"kl": 1.0}},
     "lora": {"lora": {"rank": 4, "alpha": 8, "dropout": 0}, "lr": 0.03},
+    # Trials of two rates on a dev split, whose best checkpoint every process reads back.
+    "select": {"tokens": 1500, "select": {"dev": 0.2, "every": 2, "lr": [1e-5, 3e-3]}},
 }
 
 
@@ -69,13 +71,15 @@ def recipe(corpus: Path, **changes: object) -> dict[str, Any]:
     return {"stages": [{"prune": {"method": "magnitude", "sparsity": 0.5}}, {"finetune": {**finetune, **changes}}]}
 
 
-def torchrun(models: tuple[Path, Path], folder: Path, bodies: dict[str, Any]) -> subprocess.Popen[str]:
+def torchrun(
+    models: tuple[Path, Path], folder: Path, bodies: dict[str, Any], save_every_s: float
+) -> subprocess.Popen[str]:
     program = folder / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.Popen(
-        [*command, str(models[0]), str(models[1]), str(folder), json.dumps(bodies)],
+        [*command, str(models[0]), str(models[1]), str(folder), json.dumps(bodies), str(save_every_s)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -92,14 +96,18 @@ def alone(models: tuple[Path, Path], body: dict[str, Any], out: Path) -> Path:
 def variations(corpus: Path) -> dict[str, dict[str, Any]]:
     """Recipes by name; that with adapters only where peft is installed."""
     chosen = [name for name in VARIATIONS if name != "lora" or importlib.util.find_spec("peft")]
-    return {name: recipe(corpus, **VARIATIONS[name]) for name in chosen}
+    found = {name: recipe(corpus, **VARIATIONS[name]) for name in chosen}
+    packed = {"mixture": [{"source": str(corpus), "share": 1}], "lr": 3e-3, "clip": 0.5}
+    packed |= {"tokens": 2200, "batch_tokens": 192, "seq": 32, "accumulate": 2, "warmup": 2}
+    found["pretrain"] = {"stages": [found["plain"]["stages"][0], {"pretrain": packed}]}
+    return found
 
 
 @pytest.fixture(scope="module")
 def together(models: tuple[Path, Path], corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of what two processes make of all variations."""
     folder = tmp_path_factory.mktemp("together")
-    run = torchrun(models, folder, variations(corpus))
+    run = torchrun(models, folder, variations(corpus), 60.0)
     _, errors = run.communicate(timeout=300)
     assert run.returncode == 0, errors[-3000:]
     return folder
@@ -136,7 +144,7 @@ def assert_masks_hold(out: Path, pruned: Path) -> None:
         assert (weights[name][mask] != 0).float().mean() > 0.99
 
 
-@pytest.mark.parametrize("name", VARIATIONS)
+@pytest.mark.parametrize("name", [*VARIATIONS, "pretrain"])
 def test_two_processes_equal_one(
     name: str, together: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
 ) -> None:
@@ -155,7 +163,7 @@ def test_a_killed_run_of_two_goes_on_with_one(
     together: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
 ) -> None:
     body = recipe(corpus)
-    run = torchrun(models, tmp_path, {"two": body})
+    run = torchrun(models, tmp_path, {"two": body}, 0.0)
     assert run.stdout is not None
     for line in run.stdout:
         if float(line.split()[0]) >= 1.4:  # of two stages: in the middle of the second

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sparsify.errors import SparsifyError
+from sparsify.train import TrainJob
 from sparsify.train.batches import Batch
 from sparsify.train.hooks import Single
 from sparsify.train.losses import IGNORED, cross_entropy, features, kl_divergence, predictions, squarehead_blocks
 from sparsify.train.models import check_shapes, check_tokenizers
 from sparsify.train.objective import Objective
 from sparsify.train.settings import LossWeights, TrainSettings
+from sparsify.train.trainer import Run
 
 
 def brute_squarehead(ours: Tensor, theirs: Tensor, real: Tensor, eps: float) -> float:
@@ -204,6 +206,18 @@ def test_each_model_runs_once_a_batch_and_a_loss_without_weight_costs_nothing(mo
         losses = objective(batch, objective.counts([batch]))
         assert runs == {"student": 1, "teacher": teachers}
         assert set(losses.parts) == {name for name in ("ce", "kl", "squarehead") if getattr(weights, name)}
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_student_that_is_its_teacher_is_at_distance_zero(precision: str, model_dir: Path, corpus: Path) -> None:
+    weights = LossWeights(ce=0.0, kl=1.0, squarehead=1.0)
+    settings = TrainSettings(tokens=300, batch_tokens=100, seq=64, lr=1.0, losses=weights, precision=precision)  # type: ignore[arg-type]
+    run = Run(TrainJob(model_dir, Path("unused"), Path("unused"), [corpus], model_dir), settings)
+    batch = run.data.next()
+    found = run.objective(batch, run.objective.counts([batch]))
+    assert {name: float(part) for name, part in found.parts.items()} == pytest.approx(
+        {"squarehead": 0, "kl": 0}, abs=1e-7
+    )
 
 
 def test_a_teacher_of_another_kind_is_refused(model_dir: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from sparsify.errors import SparsifyError
 from sparsify.memory_proof import full_plan, measure_apart, write_model
 from sparsify.plan import Machine, plan_prune, plan_text
 from sparsify.recipe import load_recipe, parse_recipe
+from sparsify.train.plan import TrainPlan, plan_training
+from sparsify.train.settings import TrainSettings
 from sparsify.usage import Meter, give_back
 
 
@@ -44,6 +46,21 @@ def test_the_plan_counts_what_the_model_has(model_dir: Path) -> None:
     assert admm.seconds > on_cpu.seconds
     skipped = plan_prune(model, find_structure(model), stage("admm", skip=["*.mlp.*"]), Machine(), stored=1)
     assert skipped.pruned < plan.pruned
+
+
+def test_the_plan_of_adapters_counts_their_weights_alone(model_dir: Path) -> None:
+    from sparsify.train.lora_settings import LoraSettings
+
+    def planned(**changes: object) -> TrainPlan:
+        settings = TrainSettings.model_validate({"tokens": 1000, "lr": 0.1, "batch_tokens": 100, **changes})
+        return plan_training(load_skeleton(model_dir), settings, blocks=3, width=32, stored=1000)
+
+    whole, masked = planned(), planned(lora={"rank": 4, "dropout": 0})
+    adapters = 3 * 4 * (2 * 64 + 2 * 48 + 3 * 80)  # rank x (inputs + outputs): q and o, k and v, the MLP
+    assert masked.disk_bytes == 2 * 3 * 4 * adapters + 1000 < whole.disk_bytes and masked.bytes < whole.bytes
+    plain = planned(lora=LoraSettings(rank=4, targets=("q_proj",), merge="project"))
+    assert plain.disk_bytes == 2 * 3 * 4 * 3 * 4 * 64 + 1000
+    assert plain.operations < whole.operations < masked.operations < planned(lora={}).operations
 
 
 def test_the_text_of_the_plan(model_dir: Path, tmp_path: Path) -> None:

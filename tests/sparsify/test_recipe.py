@@ -34,6 +34,7 @@ NAMES = {
     "foundation70",
     "sparse80-ladder",
     "sparse70-gradual",
+    "sparse70-lora",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 

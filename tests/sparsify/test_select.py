@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,32 +132,7 @@ def test_short_trials_choose_the_rate_of_a_full_run(model_dir: Path, corpus: Pat
     assert (tmp_path / "o" / "model.safetensors").read_bytes() == (tmp_path / "p" / "model.safetensors").read_bytes()
 
 
-class KillAt:
-    """Kills its own process at the n-th report of progress."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-
-    def update(self, done: float, total: float, note: str = "") -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-def in_child(work: Callable[[], Any]) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            torch.set_num_threads(1)
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1]
-
-
-def test_killed_trials_go_on(model_dir: Path, corpus: Path, tmp_path: Path) -> None:
+def test_killed_trials_go_on(model_dir: Path, corpus: Path, tmp_path: Path, kill_at: Any, in_child: Any) -> None:
     """Killed in the first trial, in the second and in the third: the same choice, curve and bytes."""
     from sparsify.train import trainer
 
@@ -172,7 +145,7 @@ def test_killed_trials_go_on(model_dir: Path, corpus: Path, tmp_path: Path) -> N
         train(job(model_dir, corpus, tmp_path / "killed"), chosen, progress=progress)
 
     for moment in (3, 8, 6):
-        status = in_child(lambda moment=moment: work(KillAt(moment)))  # type: ignore[misc]
+        status = in_child(lambda moment=moment: work(kill_at(moment)))  # type: ignore[misc]
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     assert in_child(lambda: work(NullProgress())) == 0
     for name in ("model.safetensors",):
