@@ -28,7 +28,7 @@ bench_app = typer.Typer(
     cls=_PanelByDefault,
     help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; "
     "`sparsify` for pruning and quantization next to llm-compressor; `engines` for our sparse CPU engine next to "
-    "others.",
+    "others; `recover` for accuracy after sparse training next to dense.",
     epilog="Examples:  sparsebench bench pocket ./sparse --workload decode --out out/speed  |  sparsebench bench serve "
     "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4  |  sparsebench bench sparsify --model pocket "
     "--out out/sparsify",
@@ -312,7 +312,8 @@ def engines(
     epilog="Examples:  sparsebench bench recover --out results/recover  |  sparsebench bench recover --arms "
     "'*@70,dense' --seeds 0 --items 100 --out out/recover  |  sparsebench bench recover --budget-hours 2 --out "
     "results/recover  |  sparsebench bench recover --report --out results/recover. An interrupted run continues: "
-    "finished pieces (an arm with a seed) are not run again, and the one under way goes on where it was. TIME_TOLD",
+    "finished pieces (an arm with a seed) are not run again, and the one under way goes on where it was. All arms with "
+    "all seeds take about 8 hours on one core and half of that on two; `--list` says what each takes.",
 )
 def recover(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, results.md, plot, raw lines.")],
