@@ -324,7 +324,7 @@ def recover(
     items: Annotated[int, typer.Option(min=2, help="Test items of each skill.")] = 1000,
     engine: Annotated[str, typer.Option(help="What answers test items: torch, sparse or auto.")] = "auto",
     jobs: Annotated[int, typer.Option(min=0, help="Pieces at a time; 0 = one per core, at most 4.")] = 0,
-    work: Annotated[Path | None, typer.Option(help="Folder for text, stages and variants (about 3 GB).")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for text, stages and variants (about 1.5 GB).")] = None,
     budget_hours: Annotated[
         float | None, typer.Option(min=0.0, help="Stop with the first piece that is finished after so many hours.")
     ] = None,
