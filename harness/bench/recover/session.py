@@ -23,7 +23,7 @@ from harness.pool import Pool, Task
 from harness.progress import Phase
 from sparsify.files import sha256_json
 
-TOKENS_PER_S, ITEMS_PER_S = 3_000.0, 30.0
+TOKENS_PER_S, ITEMS_PER_S = 3_000.0, 60.0
 """What one processor core of a small server trains and answers; for the shares of the progress and `--list` alone."""
 
 

@@ -46,7 +46,7 @@ class Settings:
     pretrain_tokens: Mapping[str, int] = field(
         default_factory=lambda: {"50": 1_000_000, "70": 2_000_000, "80": 1_500_000, "2:4": 2_000_000}
     )
-    rates: tuple[float, ...] = (5e-4, 1e-3, 2e-3, 4e-3)
+    rates: tuple[float, ...] = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
     trial_tokens: int = 150_000
     muon_ratio: float = 6.0
     batch_tokens: int = 4096
