@@ -68,6 +68,8 @@ def _below(said: str, found: Comparison | None) -> Claim:
         return Claim(said, None, _MISSING)
     low, high = found.limits
     numbers = f"the first is {shown(found)} of the second"
+    if found.over_seeds is None:
+        return Claim(said, None, f"one seed says nothing of the spread between seeds: {numbers}")
     if high < 1:
         return Claim(said, True, f"shown: {numbers}")
     if low > 1:
