@@ -28,7 +28,7 @@ bench_app = typer.Typer(
     cls=_PanelByDefault,
     help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; "
     "`sparsify` for pruning and quantization next to llm-compressor; `engines` for our sparse CPU engine next to "
-    "others.",
+    "others; `recover` for accuracy after sparse training next to dense.",
     epilog="Examples:  sparsebench bench pocket ./sparse --workload decode --out out/speed  |  sparsebench bench serve "
     "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4  |  sparsebench bench sparsify --model pocket "
     "--out out/sparsify",
@@ -302,6 +302,73 @@ def engines(
         settings=Settings(budget=budget),
         command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word not in ('--report', '--again'))}",
         again=again,
+    )
+    run_benchmark(plan, measure=not report, quiet=quiet)
+    if not quiet:
+        typer.echo(f"results: {out / 'results.md'}")
+
+
+@bench_app.command(
+    epilog="Examples:  sparsebench bench recover --out results/recover  |  sparsebench bench recover --arms "
+    "'*@70,dense' --seeds 0 --items 100 --out out/recover  |  sparsebench bench recover --budget-hours 2 --out "
+    "results/recover  |  sparsebench bench recover --report --out results/recover. An interrupted run continues: "
+    "finished pieces (an arm with a seed) are not run again, and the one under way goes on where it was. All arms with "
+    "all seeds take about 7 hours on one core and half of that on two; `--list` says what each takes.",
+)
+def recover(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, results.md, plot, raw lines.")],
+    arms: Annotated[
+        str | None, typer.Option(help="Names or globs, such as 'ce*@70'; what they are compared with comes along.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds; arms beside the core have the first two.")] = "0,1,2,3,4",
+    items: Annotated[int, typer.Option(min=2, help="Test items of each skill.")] = 1000,
+    engine: Annotated[str, typer.Option(help="What answers test items: torch, sparse or auto.")] = "auto",
+    jobs: Annotated[int, typer.Option(min=0, help="Pieces at a time; 0 = one per core, at most 4.")] = 0,
+    work: Annotated[Path | None, typer.Option(help="Folder for text, stages and variants (about 1.5 GB).")] = None,
+    budget_hours: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop with the first piece that is finished after so many hours.")
+    ] = None,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure nothing; write the results of what is there.")
+    ] = False,
+    list_arms: Annotated[
+        bool, typer.Option("--list", help="Print the arms with their expected times, and stop.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train sparse lineages of the pocket model and compare them with dense ones that had the same fine-tuning."""
+    import shlex
+    import sys
+
+    from harness.bench.recover.arms import SEEDS, chosen_arms
+    from harness.bench.recover.settings import LEAD_SEED, Settings
+    from harness.errors import ConfigError
+
+    chosen, wanted, settings = (
+        chosen_arms(arms),
+        sorted(_numbers("--seeds", seeds, range(len(SEEDS)))),
+        Settings(items=items),
+    )
+    if LEAD_SEED not in wanted:
+        raise ConfigError(
+            f"--seeds must name {LEAD_SEED}, which chooses the learning rates; finished pieces are not run again"
+        )
+    from harness.bench.recover.run import Plan, listing, run_benchmark
+    from harness.models import cache_directory
+
+    if list_arms:
+        typer.echo(listing(chosen, wanted, settings))
+        return
+    plan = Plan(
+        arms=chosen,
+        seeds=tuple(wanted),
+        out=out,
+        work=(work or cache_directory() / "bench-recover").expanduser().absolute(),
+        engine=_one_of("--engine", engine, ("torch", "sparse", "auto")),
+        jobs=jobs,
+        hours=budget_hours,
+        settings=settings,
+        command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word != '--report')}",
     )
     run_benchmark(plan, measure=not report, quiet=quiet)
     if not quiet:

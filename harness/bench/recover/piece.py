@@ -1,0 +1,249 @@
+"""One piece of the benchmark: make a lineage with one seed, measure it on its skills, and say it in one JSON line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.bench.recover.arms import Arm
+from harness.bench.recover.corpora import corpus_file
+from harness.bench.recover.recipes import recipe_of
+from harness.bench.recover.settings import LEAD_SEED, Settings
+from harness.cells import Cell, SuitePlan, read_state, run_cell
+from harness.errors import ConfigError, InfrastructureError
+from harness.evaluate.plan import GenSettings
+from harness.layout import Layout
+from harness.models import public_name
+
+if TYPE_CHECKING:
+    from sparsify.variant import VariantInfo
+
+Send = Callable[[str, Any], None]
+DTYPE = "float32"
+_MAKING = 0.75
+"""Share of a piece's progress that is making, not measuring."""
+_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run keeps what.
+
+    Attributes:
+        base: The model that every lineage starts from.
+        journal: The raw record: JSON lines.
+        work: Folder of text, stages, variants and answers.
+        engine: What executes variants when skills are measured: `torch` or `sparse`.
+        threads: CPU threads of each process.
+    """
+
+    base: Path
+    journal: Path
+    work: Path
+    engine: str
+    threads: int = 1
+
+    @property
+    def layout(self) -> Layout:
+        """Folders of variants, stages and answers."""
+        return Layout(self.work)
+
+
+def folder_of(arm: Arm, seed: int) -> str:
+    """The folder's name of a variant: `ce-squarehead-70-s0`."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", arm.name) + f"-s{seed}"
+
+
+def read_lines(journal: Path) -> list[dict[str, Any]]:
+    """The complete lines of a journal that another process may be writing to; `Journal` would repair it."""
+    lines = []
+    for text in journal.read_text("utf-8").split("\n") if journal.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def suite_plan(suite: str, settings: Settings) -> SuitePlan:
+    """A skill as the benchmark measures it."""
+    return SuitePlan(suite, "pocket", settings.items, GenSettings(batch_size=settings.batch))
+
+
+@dataclass(frozen=True)
+class PieceTask:
+    """Make and measure one arm with one seed; started again, it does what is missing.
+
+    Attributes:
+        arm, seed: Which.
+        settings: Budgets.
+        place: Where.
+        key: What lines of this benchmark are known by in the journal.
+    """
+
+    arm: Arm
+    seed: int
+    settings: Settings
+    place: Place
+    key: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """How progress calls it."""
+        return f"{self.arm.name} seed {self.seed}"
+
+    @property
+    def needs(self) -> frozenset[tuple[str, int]]:
+        """(arm, seed) of the pieces that must be finished before."""
+        own = {(arm.name, self.seed) for arm in self.arm.needs}
+        return frozenset(own | ({(self.arm.rate_of.name, LEAD_SEED)} if self.seed != LEAD_SEED else set()))
+
+    def run(self, send: Send) -> dict[str, Any]:
+        """The piece's line, or `{"error"}` where it failed; only a failing disk stops the whole run.
+
+        Raises:
+            OSError: The disk is full, or cannot be written.
+        """
+        try:
+            return self._run(send)
+        except OSError:
+            raise
+        except Exception as error:  # an arm that fails is a result of the benchmark
+            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+
+    def _run(self, send: Send) -> dict[str, Any]:
+        import torch
+
+        from sparsify.recipe import parse_recipe
+        from sparsify.run import STAGE_VERSIONS, MakeOptions, make_variant
+
+        torch.set_num_threads(self.place.threads)
+        began = time.monotonic()
+        recipe = recipe_of(self.arm, self.seed, self._rate(), self.settings)
+        texts = self.place.layout.corpora
+        options = MakeOptions(
+            store=self.place.layout.store,
+            name=folder_of(self.arm, self.seed),
+            base=public_name(self.settings.model),
+            resolve_corpus=lambda name: corpus_file(name, self.settings, texts),
+            teacher_dir=self._teacher(),
+        )
+        out = self.place.layout.variant(options.name)
+        parsed = parse_recipe(recipe, name=self.arm.method, where=self.name)
+        info = make_variant(self.place.base, parsed, out, options=options, progress=_Part(send, 0.0, _MAKING))
+        made = time.monotonic()
+        scores = self._measure(out, send)
+        return {
+            "recipe": recipe,
+            "versions": dict(STAGE_VERSIONS),
+            "engine": f"{self.place.engine}/{DTYPE}",
+            **_facts(info),
+            "scores": scores,
+            "make_seconds": round(made - began, 1),
+            "evaluate_seconds": round(time.monotonic() - made, 1),
+        }
+
+    def _line(self, arm: Arm, seed: int) -> dict[str, Any]:
+        wanted = {"kind": "arm", "arm": arm.name, "seed": seed, **self.key}
+        lines = [
+            line
+            for line in read_lines(self.place.journal)
+            if all(line.get(name) == value for name, value in wanted.items())
+        ]
+        if not lines or "error" in lines[-1]:
+            raise InfrastructureError(f"it needs {arm.name} seed {seed}, which failed")
+        return lines[-1]
+
+    def _rate(self) -> float | None:
+        """The learning rate that the lead seed chose; None where this piece is the one that chooses, or has none."""
+        rate_of = self.arm.rate_of
+        if self.seed == LEAD_SEED and rate_of == self.arm:
+            return None
+        if self.seed == LEAD_SEED:
+            # The very stage of the other arm, trials and all, which the store has.
+            self._line(rate_of, LEAD_SEED)
+            return None
+        return float(self._line(rate_of, LEAD_SEED)["chosen"]["lr"])
+
+    def _teacher(self) -> Path | None:
+        if not self.arm.taught:
+            return None
+        teacher = self.arm.needs[0]
+        self._line(teacher, self.seed)
+        directory = self.place.layout.variant(folder_of(teacher, self.seed))
+        if not directory.is_dir():
+            raise ConfigError(
+                f"{directory} is gone; remove the line of {teacher.name} seed {self.seed} to make it again"
+            )
+        return directory
+
+    def _measure(self, variant: Path, send: Send) -> dict[str, Any]:
+        from harness.engines import load_engine
+
+        cells = [
+            Cell(variant.name, suite_plan(suite, self.settings), f"{self.place.engine}/{DTYPE}", self.place.layout)
+            for suite in self.arm.suites
+        ]
+        missing = [cell for cell in cells if read_state(cell) is None]
+        if missing:
+            options = {"device": "cpu", "dtype": DTYPE, "threads": self.place.threads}
+            engine = load_engine(self.place.engine, variant, **options)
+            for index, cell in enumerate(missing):
+                share = (1 - _MAKING) / len(missing)
+                part = _Part(send, _MAKING + index * share, share)
+                state = run_cell(cell, engine, sandbox_refusal=None, progress=part)
+                if state.refused:
+                    raise InfrastructureError(f"{cell.name}: {state.refused}")
+        return {cell.plan.name: _scores(cell) for cell in cells}
+
+
+def _scores(cell: Cell) -> dict[str, Any]:
+    from harness.fingerprint import plan_sha256
+    from harness.records import read_samples
+    from harness.report.cells import primary_score
+
+    rows = read_samples(cell.layout.samples(cell.variant, cell.plan.name))
+    metric = cell.plan.suite.primary_metric
+    return {
+        "items": plan_sha256([(row.item_id, row.item_hash) for row in rows]),
+        "metric": metric,
+        "unanswered": sum(row.counts_as_zero for row in rows),
+        "values": encode_scores([primary_score(row, metric) for row in rows]),
+    }
+
+
+def encode_scores(values: Sequence[float]) -> str | list[float]:
+    """Scores of items, short: a string of 0 and 1 where all are right or wrong, else numbers."""
+    if all(value in (0.0, 1.0) for value in values):
+        return "".join("1" if value else "0" for value in values)
+    return [round(value, _DIGITS) for value in values]
+
+
+def _facts(info: VariantInfo) -> dict[str, Any]:
+    trained = [stage for stage in info.stages if "chosen" in stage]
+    return {
+        "variant_sha256": info.weights_sha256,
+        "zeros": info.sparsity.linears,
+        "bits": info.weight_bits,
+        "masks": info.masks.model_dump() if info.masks is not None else None,
+        "stages": [dict(stage) for stage in info.stages],
+        "chosen": trained[-1]["chosen"] if trained else None,
+        "events": [event.model_dump() for event in info.events],
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Progress of a part of the piece."""
+
+    send: Send
+    start: float
+    share: float
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Pass on the fraction that is done of the whole piece."""
+        self.send("progress", (self.start + self.share * (done / total if total else 1.0), note))
