@@ -165,7 +165,7 @@ class SpeedConfirmation(_Record):
 class SpeedPacking(_Record):
     """How engine sparse held a variant's weights."""
 
-    isa: str = Field(description="instruction set of the kernels: scalar, avx2, avx512 or amx")
+    isa: str = Field(description="instruction set of the kernels: scalar, avx2, avx512, avx512_bf16 or amx")
     bytes: int = Field(description="of all packed matrices: what a token reads")
     matrices: dict[str, int] = Field(description="how many matrices took which form, such as `sparse i8`")
     memory: Literal["mmap", "copy"] = Field(description="mapped from the file, or copied in huge pages")

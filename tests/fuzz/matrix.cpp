@@ -26,7 +26,7 @@ void run(const Matrix& m, Source& in) {
   Exact<float> x(static_cast<size_t>(rows * m.inputs)), y(static_cast<size_t>(rows * m.outputs));
   for (size_t i = 0; i < x.size(); ++i) x.data()[i] = static_cast<float>(static_cast<int>(i % 13) - 6) * 0.25f;
   if (in.number(4) == 0) in.fill(x.data(), x.size() * sizeof(float));  // NaN, infinities, denormals
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::amx}) {
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx}) {
     if (!supports(isa)) continue;
     Exact<uint8_t> scratch(activation_bytes(m, rows));
     const Activations* activations = prepare(m, x.data(), rows, m.inputs, scratch.data(), isa);

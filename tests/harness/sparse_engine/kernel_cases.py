@@ -46,7 +46,7 @@ class Case:
         return rounded @ self.dense.T, FLOAT_BOUND * (np.abs(rounded) @ np.abs(self.dense).T) + 1e-30
 
     def activations(self, x: NDArray[np.float32], isa: str = "") -> NDArray[np.float64]:
-        if self.kind == "bf16" and isa == "amx" and len(x) > FEW_ROWS:
+        if self.kind == "bf16" and isa in ("avx512_bf16", "amx") and len(x) > FEW_ROWS:
             return torch.from_numpy(x).bfloat16().double().numpy()
         if self.kind == "i8":
             return quantized(x, np.float32(127.5), np.float32(self.input_scale))

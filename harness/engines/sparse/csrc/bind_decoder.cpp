@@ -118,7 +118,7 @@ Activation parse_activation(const std::string& name) {
 
 Isa parse_isa(const std::string& name) {
   if (name.empty()) return best_isa();
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::amx}) {
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx}) {
     if (name == isa_name(isa) && supports(isa)) return isa;
   }
   fail("isa must be one of isas(), not " + name);

@@ -22,7 +22,7 @@ namespace {
 using Array = nb::ndarray<nb::ro>;
 
 constexpr const char* kKinds[] = {"f32", "bf16", "i8", "i4"};
-constexpr Isa kIsas[] = {Isa::scalar, Isa::avx2, Isa::avx512, Isa::amx};
+constexpr Isa kIsas[] = {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
 
 [[noreturn]] void fail(const std::string& what) { throw nb::value_error(what.c_str()); }
 
@@ -39,7 +39,7 @@ Isa parse_isa(const std::string& name) {
       if (!supports(isa)) fail("this processor has no " + name);
       return isa;
     }
-  fail("isa must be scalar, avx2, avx512 or amx, not " + name);
+  fail("isa must be scalar, avx2, avx512, avx512_bf16 or amx, not " + name);
 }
 
 int parse_threads(int threads) {

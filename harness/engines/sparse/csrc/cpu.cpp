@@ -68,6 +68,7 @@ Cpu detect() {
   found.avx2 = ymm && fma && popcnt && bit(extended.ebx, 5);
   found.avx512 = found.avx2 && zmm && bit(extended.ebx, 16) && bit(extended.ebx, 17) && bit(extended.ebx, 30) &&
                  bit(extended.ebx, 31) && bit(extended.ecx, 6) && bit(extended.ecx, 11);
+  found.avx512_bf16 = found.avx512 && bit(Leaf(7, 1).eax, 5);
   found.amx = found.avx512 && amx_present(extended.edx, state) && amx_permitted();
   return found;
 }

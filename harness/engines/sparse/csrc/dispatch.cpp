@@ -13,6 +13,9 @@ const Kernels& kernels(Isa isa) {
 #ifdef SPARSEBENCH_AMX
   if (isa == Isa::amx) return amx_kernels();
 #endif
+#ifdef SPARSEBENCH_AVX512_BF16
+  if (isa == Isa::avx512_bf16) return avx512_bf16_kernels();
+#endif
   if (isa >= Isa::avx512) return avx512_kernels();
   if (isa == Isa::avx2) return avx2_kernels();
 #endif
@@ -22,10 +25,10 @@ const Kernels& kernels(Isa isa) {
 
 Isa choose() {
   Isa best = Isa::scalar;
-  for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::amx})
+  for (const Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx})
     if (supports(isa)) best = isa;
   const char* wanted = std::getenv("SPARSEBENCH_ISA");
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::amx})
+  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx})
     if (wanted && std::strcmp(wanted, isa_name(isa)) == 0 && isa < best) best = isa;
   return best;
 }
@@ -37,6 +40,7 @@ const char* isa_name(Isa isa) {
     case Isa::scalar: return "scalar";
     case Isa::avx2: return "avx2";
     case Isa::avx512: return "avx512";
+    case Isa::avx512_bf16: return "avx512_bf16";
     case Isa::amx: return "amx";
   }
   return "unknown";
@@ -47,6 +51,11 @@ bool supports(Isa isa) {
     case Isa::scalar: return true;
     case Isa::avx2: return cpu().avx2;
     case Isa::avx512: return cpu().avx512;
+#ifdef SPARSEBENCH_AVX512_BF16
+    case Isa::avx512_bf16: return cpu().avx512_bf16;
+#else
+    case Isa::avx512_bf16: return false;
+#endif
 #ifdef SPARSEBENCH_AMX
     case Isa::amx: return cpu().avx512 && cpu().amx;
 #else
@@ -63,9 +72,9 @@ Isa best_isa() {
 
 Activations* start_prepare(const Matrix& matrix, int64_t rows, void* scratch, Isa isa) {
   const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
-  const bool whole =
-      kernels(isa).whole_rows && rows > kFewRows && (matrix.value == Value::bf16 || matrix.value == Value::i8);
-  const Form form = integers ? Form::bytes : whole ? Form::pairs : Form::floats;
+  const bool many = rows > kFewRows, bf16 = matrix.value == Value::bf16;
+  const bool whole = kernels(isa).whole_rows && many && (bf16 || matrix.value == Value::i8);
+  const Form form = integers ? Form::bytes : kernels(isa).pairs && many && bf16 ? Form::pairs : Form::floats;
   return place(matrix, rows, form, whole ? 1 : rows_per_block(matrix.value, rows), scratch);
 }
 

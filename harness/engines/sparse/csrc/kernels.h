@@ -13,7 +13,8 @@ namespace sparsebench {
 enum class Value : uint32_t { f32 = 0, bf16 = 1, i8 = 2, i4 = 3 };
 
 // Instruction sets, in the order of preference; every one gives the same results within the bounds of the tests.
-enum class Isa : uint32_t { scalar = 0, avx2 = 1, avx512 = 2, amx = 3 };
+// avx512_bf16 is avx512 with the dot product of pairs of bfloat16.
+enum class Isa : uint32_t { scalar = 0, avx2 = 1, avx512 = 2, avx512_bf16 = 3, amx = 4 };
 
 constexpr int64_t kTile = 16;        // outputs of a tile
 constexpr size_t kSlack = 64;        // readable bytes that must follow `data`: kernels load whole vectors
@@ -49,7 +50,7 @@ struct Activations;
 size_t activation_bytes(const Matrix& matrix, int64_t rows);
 
 // Writes `rows` float32 rows (stride `stride` floats) to `scratch` (64-byte aligned, activation_bytes() long).
-//   f32, bf16: as they are (AMX rounds many rows to bfloat16, as torch does)
+//   f32, bf16: as they are (avx512_bf16 and AMX round many rows of bf16 to bfloat16, as torch does)
 //   i8:  symmetric per row, scale max|x| / 127.5, half to even, clamped to [-128, 127] (compressed-tensors' rule), or
 //        with the static scale
 //   i4:  int8 per row and group of inputs, scale max|x| / 127
@@ -69,8 +70,8 @@ void multiply(const Matrix& matrix, const Activations& activations, int64_t rows
 
 constexpr int64_t kFewRows = 16;     // up to here weights are expanded in registers; above, in panels
 
-// The best instruction set that this processor, the operating system and SPARSEBENCH_ISA (scalar, avx2, avx512, amx)
-// allow.
+// The best instruction set that this processor, the operating system and SPARSEBENCH_ISA (scalar, avx2, avx512,
+// avx512_bf16, amx) allow.
 Isa best_isa();
 bool supports(Isa isa);
 const char* isa_name(Isa isa);

@@ -18,7 +18,7 @@ void multiply(const Matrix& m, const Activations& a, int64_t first, int64_t last
 }  // namespace
 
 const Kernels& amx_kernels() {
-  static const Kernels kernels{quantize_avx512, true, multiply};
+  static const Kernels kernels{quantize_avx512, true, true, multiply};
   return kernels;
 }
 
