@@ -226,11 +226,11 @@ class Panels {
       for (; left >= 2; left -= 2, mask += 2 * kMask) {
         prefetch(cursor.at());
         if (Sparse) prefetch(mask);
-        const __m512i even = cursor.template next<0>(mask);
+        const __m512i even = cursor.template next<0>(mask_of<kMask>(mask));
         put(to, stride, V == Value::i4 ? _mm512_slli_epi16(even, 4) : even);
-        put(to, stride, cursor.template next<1>(mask + kMask));
+        put(to, stride, cursor.template next<1>(mask_of<kMask>(mask + kMask)));
       }
-      if (left) put(to, stride, cursor.template next<0>(mask));
+      if (left) put(to, stride, cursor.template next<0>(mask_of<kMask>(mask)));
     }
     cursors_[tile - first_] = cursor;
   }

@@ -24,10 +24,12 @@ struct Job {
   bool ahead;    // whether to prefetch dense values; tiles of two streams (sparse, int4) always are
 };
 
+// As floats: compilers make it a part of the multiplication.
 static inline __m512 broadcast(const uint32_t* at) {
-  return _mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(*at)));
+  float value;
+  std::memcpy(&value, at, sizeof value);
+  return _mm512_set1_ps(value);
 }
-static inline __m512i broadcast_bytes(const uint32_t* at) { return _mm512_set1_epi32(static_cast<int>(*at)); }
 
 // The sums of Rows rows over the steps of a tile. A row's order of additions does not depend on Rows.
 template <Value V, int Rows>
@@ -89,7 +91,7 @@ struct Sums<Value::i8, Rows> {
   void add(__m512i weights, const uint32_t* x) {
     constexpr int kChain = Odd % kChains;
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
-      sum[kChain][row] = add_bytes(sum[kChain][row], weights, broadcast_bytes(x + row));
+      sum[kChain][row] = add_bytes(sum[kChain][row], weights, x + row);
     });
   }
   __m512 result(const Job& job, int64_t tile, int row) const {
@@ -119,23 +121,24 @@ void plain_tile(const Job& job, int64_t tile) {
   int64_t left = job.layout.steps;
   for (; left >= kChunk; left -= kChunk) {
     for (int64_t at = 0; at < kChunk * kMask; at += 64) prefetch(mask + at);
+    Masks<kMask> masks(mask);
 #pragma GCC unroll 8
     for (int64_t step = 0; step < kChunk; step += 2) {
       if (Sparse || job.ahead) prefetch(steps.at());
-      sums.template add<0>(steps.template next<0>(mask + step * kMask), x + step * kUnit);
+      sums.template add<0>(steps.template next<0>(masks.take(step)), x + step * kUnit);
       if (!Sparse && job.ahead) prefetch(steps.at());
-      sums.template add<1>(steps.template next<1>(mask + (step + 1) * kMask), x + (step + 1) * kUnit);
+      sums.template add<1>(steps.template next<1>(masks.take(step + 1)), x + (step + 1) * kUnit);
     }
     mask += kChunk * kMask;
     x += kChunk * kUnit;
   }
   for (; left >= 2; left -= 2) {
-    sums.template add<0>(steps.template next<0>(mask), x);
-    sums.template add<1>(steps.template next<1>(mask + kMask), x + kUnit);
+    sums.template add<0>(steps.template next<0>(mask_of<kMask>(mask)), x);
+    sums.template add<1>(steps.template next<1>(mask_of<kMask>(mask + kMask)), x + kUnit);
     mask += 2 * kMask;
     x += 2 * kUnit;
   }
-  if (left) sums.template add<0>(steps.template next<0>(mask), x);
+  if (left) sums.template add<0>(steps.template next<0>(mask_of<kMask>(mask)), x);
   store<Rows>(job, tile, [&](int row) { return sums.result(job, tile, row); });
 }
 
@@ -152,13 +155,15 @@ struct Group {
       odd[row] = _mm512_set1_epi32(offsets[row]);
     });
   }
-  void add_pair(Steps<Value::i4, Sparse>& steps, const uint8_t* mask, const uint32_t* x) {
-    prefetch(steps.at());
-    const __m512i low = steps.template next<0>(mask);
-    const __m512i high = steps.template next<1>(mask + kMask);
+  void add_pair(Steps<Value::i4, Sparse>& steps, const uint8_t* mask, const uint32_t* x, int64_t pair) {
+    // Half of a sparse pair is zeros, or it would not be sparse: two of them read a line.
+    if (!Sparse || pair % 2 == 0) prefetch(steps.at());
+    Masks<kMask> masks(mask);
+    const __m512i low = steps.template next<0>(masks.take(0));
+    const __m512i high = steps.template next<1>(masks.take(1));
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
-      even[row] = add_bytes(even[row], low, broadcast_bytes(x + row));
-      odd[row] = add_bytes(odd[row], high, broadcast_bytes(x + Rows + row));
+      even[row] = add_bytes(even[row], low, x + row);
+      odd[row] = add_bytes(odd[row], high, x + Rows + row);
     });
   }
   __m512 sum(int row) const {
@@ -187,10 +192,11 @@ void grouped_tile(const Job& job, int64_t tile) {
     const uint8_t* mask = head + scale_bytes;
     if constexpr (Pairs) {
       repeat<Pairs>([&](auto pair) SPARSEBENCH_INLINE {
-        sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows);
+        sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows, pair);
       });
     } else {
-      for (int64_t pair = 0; pair < pairs; ++pair) sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows);
+      for (int64_t pair = 0; pair < pairs; ++pair)
+        sums.add_pair(steps, mask + 2 * pair * kMask, x + 2 * pair * Rows, pair);
     }
     const __m512 weight_scales = group_scales(head, scale_bytes == kTile * 4);
     repeat<Rows>([&](auto row) SPARSEBENCH_INLINE {
