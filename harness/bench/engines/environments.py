@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -86,6 +87,30 @@ def variables_of(engine: str, threads: int) -> dict[str, str]:
     return found
 
 
+def _compiler(environment: Environment) -> dict[str, str]:
+    """Compilers for a build from source; empty leaves the choice to the build.
+
+    gcc before 13 does not see that loading AMX's configuration reads memory, and leaves out what should be there:
+    llama.cpp built by it crashes in its first product. clang does see it.
+    """
+    if not environment.source or "amx_tile" not in _processor_flags():
+        return {}
+    gcc = subprocess.run(["gcc", "-dumpversion"], capture_output=True, text=True) if shutil.which("gcc") else None
+    if gcc is None or gcc.returncode or int(gcc.stdout.split(".")[0]) >= 13:
+        return {}
+    for version in ("", *(f"-{number}" for number in range(21, 13, -1))):
+        if shutil.which(f"clang{version}") and shutil.which(f"clang++{version}"):
+            return {"CC": f"clang{version}", "CXX": f"clang++{version}"}
+    return {}
+
+
+def _processor_flags() -> str:
+    try:
+        return Path("/proc/cpuinfo").read_text("utf-8")
+    except OSError:
+        return ""
+
+
 def _ready(engine: str, environment: Environment, peers: Path | None) -> Path:
     if peers is None:
         raise InfrastructureError("not installed; --peers names the folder for the peers' environments")
@@ -97,8 +122,11 @@ def _ready(engine: str, environment: Environment, peers: Path | None) -> Path:
     if not python.exists():
         _make(directory, environment.python)
     for pins in environment.pins:
-        install = [str(python), "-m", "pip", "install", "-q", *environment.source, *pins]
-        ran = subprocess.run(install, capture_output=True, text=True, env={**os.environ, **environment.variables})
+        # A wheel that pip has kept may be another compiler's.
+        cache = ["--no-cache-dir"] if environment.source else []
+        install = [str(python), "-m", "pip", "install", "-q", *cache, *environment.source, *pins]
+        variables = {**os.environ, **environment.variables, **_compiler(environment)}
+        ran = subprocess.run(install, capture_output=True, text=True, env=variables)
         if ran.returncode:
             raise InfrastructureError(
                 f"pip could not install {' '.join(pins)}: {' '.join(ran.stderr.split())[-300:] or 'no reason given'}"

@@ -37,4 +37,17 @@ int32_t quantize_avx512(const float* x, int64_t count, float divisor, float fixe
   return _mm512_reduce_add_epi32(sum);
 }
 
+void round_avx512(const float* x, int64_t count, uint16_t* rounded) {
+  const __m512i one = _mm512_set1_epi32(1), half = _mm512_set1_epi32(0x7fff), quiet = _mm512_set1_epi32(64);
+  for (int64_t i = 0; i < count; i += 16) {
+    const __mmask16 some = first(count - i);
+    const __m512 value = _mm512_maskz_loadu_ps(some, x + i);
+    const __m512i bits = _mm512_castps_si512(value), upper = _mm512_srli_epi32(bits, 16);
+    const __m512i nearest = _mm512_add_epi32(bits, _mm512_add_epi32(half, _mm512_and_si512(upper, one)));
+    const __mmask16 nan = _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
+    const __m512i all = _mm512_mask_or_epi32(_mm512_srli_epi32(nearest, 16), nan, upper, quiet);
+    _mm512_mask_cvtepi32_storeu_epi16(rounded + i, some, all);
+  }
+}
+
 }  // namespace sparsebench

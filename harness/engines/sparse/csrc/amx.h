@@ -39,6 +39,10 @@ static inline void tile_configure(const TileConfig& config) {
 static inline void tile_release() { tiles.config = TileConfig(); }
 
 template <int T>
+void tile_zero() {
+  std::memset(tiles.data[T], 0, sizeof tiles.data[T]);
+}
+template <int T>
 void tile_load(const void* from, int64_t stride) {
   for (int row = 0; row < tiles.config.rows[T]; ++row)
     std::memcpy(tiles.data[T][row], static_cast<const uint8_t*>(from) + row * stride, 64);
@@ -85,6 +89,10 @@ void tile_dot_pairs() {
 // As assembly: the intrinsics of gcc spell the tile's number as it stands in the source, and do not take a constant's.
 static inline void tile_configure(const TileConfig& config) { __asm__ volatile("ldtilecfg %0" ::"m"(config)); }
 static inline void tile_release() { __asm__ volatile("tilerelease" ::: "memory"); }
+template <int T>
+void tile_zero() {
+  __asm__ volatile("tilezero %%tmm%c0" ::"i"(T));
+}
 template <int T>
 void tile_load(const void* from, int64_t stride) {
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T) : "memory");

@@ -95,7 +95,7 @@ class Masks<0> {
 template <Value V, bool Sparse>
 class Steps {
  public:
-  explicit Steps(const uint8_t* values) : low_(values), high_(values) {}
+  explicit Steps(const uint8_t* values = nullptr) : low_(values), high_(values) {}
 
   // `mask`: of this step, in the low bits; ignored when dense.
   template <int Odd>

@@ -79,27 +79,20 @@ __attribute__((noinline)) void add_products(typename Dot<F>::Sum* memory, const 
   each<Tiles, Rows>([&](auto tile, auto row) SPARSEBENCH_INLINE { memory[row * Tiles + tile] = sums[tile][row]; });
 }
 
-// How a block of rows is multiplied with a panel: here with vectors, the activations interleaved by kRows.
-struct Vectors {
-  static constexpr int64_t kRows = kManyRows;
-  static constexpr int64_t kUnits = 1;  // that are multiplied at once: the panel is padded to them with zeros
+// sums: [kManyRows][Tiles]
+template <Form F, int Tiles>
+void add_rows(typename Dot<F>::Sum* sums, const uint8_t* panel, const uint32_t* x, int64_t units, int64_t rows) {
+  if (rows <= 4)
+    add_products<F, Tiles, 4>(sums, panel, x, units);
+  else if (rows <= 8)
+    add_products<F, Tiles, 8>(sums, panel, x, units);
+  else
+    add_products<F, Tiles, 12>(sums, panel, x, units);
+}
 
-  // sums: [kRows][Tiles]; pitch: units between rows that are not interleaved.
-  template <Form F, int Tiles>
-  static void add(typename Dot<F>::Sum* sums, const uint8_t* panel, const uint32_t* x, int64_t, int64_t units,
-                  int64_t rows) {
-    if (rows <= 4)
-      add_products<F, Tiles, 4>(sums, panel, x, units);
-    else if (rows <= 8)
-      add_products<F, Tiles, 8>(sums, panel, x, units);
-    else
-      add_products<F, Tiles, 12>(sums, panel, x, units);
-  }
-};
-
-template <Form F, int Tiles, class Products>
-void plain_rows(const uint8_t* panel, const uint32_t* x, int64_t pitch, int64_t units, const Target& to) {
-  constexpr int kRows = static_cast<int>(Products::kRows);
+template <Form F, int Tiles>
+void plain_rows(const uint8_t* panel, const uint32_t* x, int64_t units, const Target& to) {
+  constexpr int kRows = kManyRows;
   typename Dot<F>::Sum sums[kRows * Tiles];
   const int rows = to.rows < kRows ? static_cast<int>(to.rows) : kRows;
   for (int row = 0; row < kRows; ++row)
@@ -116,7 +109,7 @@ void plain_rows(const uint8_t* panel, const uint32_t* x, int64_t pitch, int64_t 
                                       : _mm512_maskz_loadu_ps(to.outputs[tile], to.at(tile, row));
       }
     }
-  Products::template add<F, Tiles>(sums, panel, x, pitch, units, rows);
+  add_rows<F, Tiles>(sums, panel, x, units, rows);
   for (int row = 0; row < rows; ++row)
     for (int tile = 0; tile < Tiles; ++tile) {
       __m512 result;
@@ -167,7 +160,7 @@ void grouped_rows(const uint8_t* panel, const uint32_t* x, int64_t groups, int64
   });
 }
 
-template <Value V, bool Sparse, Form F, class Products>
+template <Value V, bool Sparse, Form F>
 class Panels {
   using Cursor = Steps<V, Sparse>;
   static constexpr int64_t kUnits = V == Value::bf16 && F == Form::floats ? 2 : 1;  // of a step
@@ -190,7 +183,7 @@ class Panels {
     // Whole groups of int4, whole pairs of steps otherwise.
     const int64_t unit = V == Value::i4 ? layout_.group_steps : 2;
     const int64_t block = V == Value::i4 && unit > kPanelUnits ? unit : kPanelUnits / kUnits / unit * unit;
-    constexpr int64_t kPass = kPassRows / Products::kRows * Products::kRows;
+    constexpr int64_t kPass = kPassRows / kManyRows * kManyRows;
     for (int64_t rows = 0; rows < a_.rows; rows += kPass) {
       const int64_t end = rows + kPass < a_.rows ? rows + kPass : a_.rows;
       for (int64_t tile = first_; tile < last_; ++tile)
@@ -238,10 +231,7 @@ class Panels {
   template <int Tiles>
   void run_tiles(int64_t tile, int64_t step, int64_t count, int64_t first_row, int64_t last_row) {
     for (int i = 0; i < Tiles; ++i) expand(tile + i, step, count, panel_ + i * kStepBytes, Tiles * kStepBytes);
-    for (int64_t unit = count * kUnits; unit % Products::kUnits != 0; ++unit)
-      for (int i = 0; i < Tiles; ++i)
-        _mm512_store_si512(panel_ + (unit * Tiles + i) * kStepBytes, _mm512_setzero_si512());
-    for (int64_t row = first_row; row < last_row; row += Products::kRows) {
+    for (int64_t row = first_row; row < last_row; row += kManyRows) {
       const int64_t group = V == Value::i4 ? step / layout_.group_steps : 0;
       Target to;
       to.y = y_ + row * stride_ + tile * kTile;
@@ -271,7 +261,7 @@ class Panels {
         to.rows -= kGroupRows;
       }
     } else {
-      plain_rows<F, Tiles, Products>(panel_, x, a_.units, count * kUnits, to);
+      plain_rows<F, Tiles>(panel_, x, count * kUnits, to);
     }
   }
 
@@ -285,13 +275,13 @@ class Panels {
   uint8_t* const panel_;
 };
 
-template <Value V, Form F, class Products = Vectors>
+template <Value V, Form F>
 void run_panels(const Matrix& m, const Activations& a, int64_t first, int64_t last, float* y, int64_t stride,
                 uint8_t* scratch) {
   if (m.sparse)
-    Panels<V, true, F, Products>(m, a, first, last, y, stride, scratch).run();
+    Panels<V, true, F>(m, a, first, last, y, stride, scratch).run();
   else
-    Panels<V, false, F, Products>(m, a, first, last, y, stride, scratch).run();
+    Panels<V, false, F>(m, a, first, last, y, stride, scratch).run();
 }
 
 }  // namespace

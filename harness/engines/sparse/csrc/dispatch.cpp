@@ -73,15 +73,17 @@ Isa best_isa() {
 Activations* start_prepare(const Matrix& matrix, int64_t rows, void* scratch, Isa isa) {
   const bool integers = matrix.value == Value::i8 || matrix.value == Value::i4;
   const bool many = rows > kFewRows, bf16 = matrix.value == Value::bf16;
-  const bool whole = kernels(isa).whole_rows && many && (bf16 || matrix.value == Value::i8);
-  const Form form = integers ? Form::bytes : kernels(isa).pairs && many && bf16 ? Form::pairs : Form::floats;
-  return place(matrix, rows, form, whole ? 1 : rows_per_block(matrix.value, rows), scratch);
+  const bool chunks = kernels(isa).chunks && many && (bf16 || matrix.value == Value::i8);
+  const Form form = integers ? Form::bytes : kernels(isa).round && many && bf16 ? Form::pairs : Form::floats;
+  return place(matrix, rows, {form, chunks ? 1 : rows_per_block(matrix.value, rows), chunks}, scratch);
 }
 
 void prepare_part(const Matrix& matrix, const float* rows_in, int64_t stride, Activations& activations, int64_t part,
                   int64_t parts, Isa isa) {
   const int64_t blocks = activations.blocks;
-  fill(matrix, rows_in, stride, kernels(isa).quantize, blocks * part / parts, blocks * (part + 1) / parts, activations);
+  const Kernels& own = kernels(isa);
+  fill(matrix, rows_in, stride, own.quantize, own.round, blocks * part / parts, blocks * (part + 1) / parts,
+       activations);
 }
 
 const Activations* prepare(const Matrix& matrix, const float* rows_in, int64_t rows, int64_t stride, void* scratch,

@@ -7,8 +7,8 @@ namespace sparsebench {
 
 struct Kernels {
   Quantize quantize;
-  bool pairs;       // many rows of bf16 are rounded to it
-  bool whole_rows;  // many rows of bf16 and int8 lie one after another, not interleaved
+  Round round;  // many rows of bf16 are rounded to it; null: they are not
+  bool chunks;  // many rows of bf16 and int8 are laid out in chunks
   void (*multiply)(const Matrix& matrix, const Activations& activations, int64_t first, int64_t last, float* y,
                    int64_t stride);
 };

@@ -11,14 +11,14 @@ namespace {
 void multiply(const Matrix& m, const Activations& a, int64_t first, int64_t last, float* y, int64_t stride) {
   if (a.rows <= kFewRows || (m.value != Value::bf16 && m.value != Value::i8))
     return avx512_kernels().multiply(m, a, first, last, y, stride);
-  const Buffer scratch(panel_bytes_avx512(m, last - first));
+  const Buffer scratch(panel_bytes_amx(a));
   multiply_many_amx(m, a, first, last, y, stride, scratch.data());
 }
 
 }  // namespace
 
 const Kernels& amx_kernels() {
-  static const Kernels kernels{quantize_avx512, true, true, multiply};
+  static const Kernels kernels{quantize_avx512, round_avx512, true, multiply};
   return kernels;
 }
 

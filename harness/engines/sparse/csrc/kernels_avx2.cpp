@@ -14,7 +14,7 @@ void multiply(const Matrix& m, const Activations& a, int64_t first, int64_t last
 }  // namespace
 
 const Kernels& avx2_kernels() {
-  static const Kernels kernels{quantize_avx2, false, false, multiply};
+  static const Kernels kernels{quantize_avx2, nullptr, false, multiply};
   return kernels;
 }
 

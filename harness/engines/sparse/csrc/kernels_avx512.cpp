@@ -16,7 +16,7 @@ void multiply(const Matrix& m, const Activations& a, int64_t first, int64_t last
 }  // namespace
 
 const Kernels& avx512_kernels() {
-  static const Kernels kernels{quantize_avx512, false, false, multiply};
+  static const Kernels kernels{quantize_avx512, nullptr, false, multiply};
   return kernels;
 }
 

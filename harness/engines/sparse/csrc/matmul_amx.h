@@ -4,7 +4,8 @@
 
 namespace sparsebench {
 
-// Many rows of bf16 (as pairs) or int8, not interleaved. `scratch`: as for multiply_many_avx512.
+// Many rows of bf16 (as pairs) or int8, in chunks. `scratch`: panel_bytes_amx(activations) bytes, aligned to 64.
+size_t panel_bytes_amx(const Activations& activations);
 void multiply_many_amx(const Matrix& matrix, const Activations& activations, int64_t first, int64_t last, float* y,
                        int64_t stride, uint8_t* scratch);
 

@@ -103,7 +103,7 @@ void multiply(const Matrix& m, const Activations& a, int64_t first, int64_t last
 }  // namespace
 
 const Kernels& scalar_kernels() {
-  static const Kernels kernels{quantize_portable, false, false, multiply};
+  static const Kernels kernels{quantize_portable, nullptr, false, multiply};
   return kernels;
 }
 
