@@ -38,6 +38,7 @@ SMALL: dict[str, Any] = {
     "dev_tokens": 200,
     "dev_every": 2,
     "pretrain_seq": 256,
+    "precision": "float32",
     "rows": 40,
     "pretrain_rows": 1,
     "samples": 2,
@@ -155,6 +156,14 @@ def test_the_dense_lineage_teaches_and_training_is_timed(model: Path, tmp_path: 
     assert line["stages"][1]["teacher_weights_sha256"] == dense["variant_sha256"]
     assert line["masks"]["revived"] == 0 and told[-1][0] == pytest.approx(1.0)
     assert session.known(taught, 0) is not None, "the last try counts"
+    # Another machine has the journal and not the work folder: the teacher is made again, with the chosen rate alone.
+    other = Place(model, place.journal, tmp_path / "elsewhere", "torch")
+    again = PieceTask(Arm("ce+kl", "70", "code"), 0, settings, other, session.key)
+    taught_again = again.run(lambda kind, value: None)
+    info = json.loads((other.layout.variant("dense-code-s0") / "variant.json").read_text())
+    (trained,) = info["stages"]
+    assert taught_again["stages"][1]["teacher_weights_sha256"] == info["weights_sha256"]
+    assert trained["chosen"]["lr"] == dense["chosen"]["lr"] and "trials" not in trained["chosen"]
     cost = CostTask(Arm("cost", "70"), 0, settings, place).run(lambda kind, value: None)
     assert [len(row["tokens_per_s"]) for row in cost["rows"]] == [1] * 4 and cost["zeros"] == pytest.approx(
         0.7, abs=0.01

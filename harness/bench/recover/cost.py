@@ -173,6 +173,7 @@ class CostTask:
                 "lr": self.settings.rates[0],
                 "muon_lr": self.settings.rates[0] * self.settings.muon_ratio,
                 "losses": losses,
+                "precision": self.settings.precision,
             }
         )
         out = empty_directory(self.place.work / "cost")

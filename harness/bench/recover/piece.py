@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,7 @@ from harness.bench.recover.corpora import corpus_file
 from harness.bench.recover.recipes import recipe_of
 from harness.bench.recover.settings import LEAD_SEED, Settings
 from harness.cells import Cell, SuitePlan, read_state, run_cell
-from harness.errors import ConfigError, InfrastructureError
+from harness.errors import InfrastructureError
 from harness.evaluate.plan import GenSettings
 from harness.layout import Layout
 from harness.models import public_name
@@ -118,25 +120,14 @@ class PieceTask:
     def _run(self, send: Send) -> dict[str, Any]:
         import torch
 
-        from sparsify.recipe import parse_recipe
-        from sparsify.run import STAGE_VERSIONS, MakeOptions, make_variant
+        from sparsify.run import STAGE_VERSIONS
 
         torch.set_num_threads(self.place.threads)
         began = time.monotonic()
         recipe = recipe_of(self.arm, self.seed, self._rate(), self.settings)
-        texts = self.place.layout.corpora
-        options = MakeOptions(
-            store=self.place.layout.store,
-            name=folder_of(self.arm, self.seed),
-            base=public_name(self.settings.model),
-            resolve_corpus=lambda name: corpus_file(name, self.settings, texts),
-            teacher_dir=self._teacher(),
-        )
-        out = self.place.layout.variant(options.name)
-        parsed = parse_recipe(recipe, name=self.arm.method, where=self.name)
-        info = make_variant(self.place.base, parsed, out, options=options, progress=_Part(send, 0.0, _MAKING))
+        info = self._make(recipe, send)
         made = time.monotonic()
-        scores = self._measure(out, send)
+        scores = self._measure(self.directory, send)
         return {
             "recipe": recipe,
             "versions": dict(STAGE_VERSIONS),
@@ -146,6 +137,28 @@ class PieceTask:
             "make_seconds": round(made - began, 1),
             "evaluate_seconds": round(time.monotonic() - made, 1),
         }
+
+    @property
+    def directory(self) -> Path:
+        """Where its variant is made."""
+        return self.place.layout.variant(folder_of(self.arm, self.seed))
+
+    def _make(self, recipe: Mapping[str, Any], send: Send) -> VariantInfo:
+        from sparsify.recipe import parse_recipe
+        from sparsify.run import MakeOptions, make_variant
+
+        texts = self.place.layout.corpora
+        options = MakeOptions(
+            store=self.place.layout.store,
+            name=folder_of(self.arm, self.seed),
+            base=public_name(self.settings.model),
+            resolve_corpus=lambda name: corpus_file(name, self.settings, texts),
+            teacher_dir=self._teacher(send),
+        )
+        parsed = parse_recipe(recipe, name=self.arm.method, where=self.name)
+        return make_variant(
+            self.place.base, parsed, self.directory, options=options, progress=_Part(send, 0.0, _MAKING)
+        )
 
     def _line(self, arm: Arm, seed: int) -> dict[str, Any]:
         wanted = {"kind": "arm", "arm": arm.name, "seed": seed, **self.key}
@@ -169,17 +182,18 @@ class PieceTask:
             return None
         return float(self._line(rate_of, LEAD_SEED)["chosen"]["lr"])
 
-    def _teacher(self) -> Path | None:
+    def _teacher(self, send: Send) -> Path | None:
+        """The dense lineage's folder; made again where only the journal has it, for the work folder is new."""
         if not self.arm.taught:
             return None
-        teacher = self.arm.needs[0]
-        self._line(teacher, self.seed)
-        directory = self.place.layout.variant(folder_of(teacher, self.seed))
-        if not directory.is_dir():
-            raise ConfigError(
-                f"{directory} is gone; remove the line of {teacher.name} seed {self.seed} to make it again"
-            )
-        return directory
+        line = self._line(self.arm.needs[0], self.seed)
+        teacher = PieceTask(self.arm.needs[0], self.seed, self.settings, self.place, self.key)
+        with _alone(self.place.work / f"{teacher.directory.name}.lock"):
+            if not teacher.directory.is_dir():
+                # With the rate that was chosen: what was tried beside it is not needed again.
+                rate = float(line["chosen"]["lr"])
+                teacher._make(recipe_of(teacher.arm, self.seed, rate, self.settings), send)
+        return teacher.directory
 
     def _measure(self, variant: Path, send: Send) -> dict[str, Any]:
         from harness.engines import load_engine
@@ -199,6 +213,18 @@ class PieceTask:
                 if state.refused:
                     raise InfrastructureError(f"{cell.name}: {state.refused}")
         return {cell.plan.name: _scores(cell) for cell in cells}
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock among the workers."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _scores(cell: Cell) -> dict[str, Any]:

@@ -49,23 +49,26 @@ def _stages(arm: Arm, seed: int, rate: float | None, settings: Settings) -> list
     if arm.method == ONE_SHOT:
         return [_finetune(arm.rate_of, seed, rate, settings), prune_stage(arm.pattern, seed, settings)]
     if arm.method == LONGER:
-        pretrained = [_pretrain(pattern, seed, settings) for pattern in lineage("70")]
+        pretrained = [_pretrain(pattern, seed, settings, taught=False) for pattern in lineage("70")]
         return [*pretrained, _finetune(arm, seed, rate, settings)]
     before = [prune_stage(arm.pattern, seed, settings)]
     if arm.method == FINAL:
         before = [
             stage
             for pattern in lineage(arm.pattern)
-            for stage in (prune_stage(pattern, seed, settings), _pretrain(pattern, seed, settings))
+            for stage in (prune_stage(pattern, seed, settings), _pretrain(pattern, seed, settings, taught=True))
         ]
     after: list[Stage] = [{"quantize": {"scheme": "w8a8", "method": "rtn"}}] if arm.int8 else []
     return [*before, _finetune(arm, seed, rate, settings), *after]
 
 
-def _pretrain(pattern: str, seed: int, settings: Settings) -> Stage:
+def _pretrain(pattern: str, seed: int, settings: Settings, *, taught: bool) -> Stage:
     mixture = [{"source": f"pretrain-{name}", "share": share} for name, share in settings.shares.items()]
+    learnt = {"losses": dict(settings.pretrain_losses), "teacher": "base"} if taught else {}
     return {
         "pretrain": {
+            **learnt,
+            "precision": settings.precision,
             "mixture": mixture,
             "tokens": settings.pretrain_tokens[pattern],
             "batch_tokens": max(settings.batch_tokens, settings.pretrain_seq),
@@ -88,6 +91,7 @@ def _finetune(arm: Arm, seed: int, rate: float | None, settings: Settings) -> St
         select |= {"lr": list(settings.rates), "trial_tokens": settings.trial_tokens}
     return {
         "finetune": {
+            "precision": settings.precision,
             "data": [arm.skill],
             "tokens": settings.finetune_tokens if arm.skill == MIX else settings.skill_tokens,
             "batch_tokens": settings.batch_tokens,

@@ -41,19 +41,22 @@ def markdown(results: Mapping[str, Any], record: Record, claims: Sequence[Claim]
 
 
 def _machine(results: Mapping[str, Any], record: Record) -> str:
-    machine = results["machine"]
-    engines = sorted({line["engine"] for line in _lines(record)})
-    shown = f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"
-    return f"Machine: {shown}. Skills measured with engine {', '.join(engines) or '—'}."
+    lines = list(_lines(record))
+    machines = [line["machine"] for line in lines if "machine" in line] or [results["machine"]]
+    shown = sorted({f"{it['cpu']}, {it['cores']} cores, {it['system']}, Python {it['python']}" for it in machines})
+    engines = sorted({line["engine"] for line in lines})
+    return f"Machine: {'; '.join(shown)}. Skills measured with engine {', '.join(engines) or '—'}."
 
 
 def _budgets(record: Record) -> str:
     s = record.settings
     pretrained = ", ".join(f"{_label(pattern)} {tokens:,}" for pattern, tokens in s.pretrain_tokens.items())
     rates = ", ".join(f"{rate:g}" for rate in s.rates)
+    losses = ", ".join(f"{name} {weight:g}" for name, weight in s.pretrain_losses.items() if weight)
     return (
         f"Budgets: fine-tuning {s.finetune_tokens:,} tokens on the five skills or {s.skill_tokens:,} on one; "
-        f"pretraining after each pruning: {pretrained} (70 % follows 50 %, 80 % follows 70 %). Learning rates tried "
+        f"pretraining after each pruning: {pretrained} (70 % follows 50 %, 80 % follows 70 %), losses {losses}, with "
+        f"the untouched model as teacher. Matrices are multiplied in {s.precision}. Learning rates tried "
         f"for every arm, dense too: {rates}, {s.trial_tokens:,} tokens each, chosen by a dev split of {s.dev:.0%} of "
         f"the training prompts. {s.items:,} test items a skill."
     )

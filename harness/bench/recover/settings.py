@@ -31,6 +31,9 @@ class Settings:
         dev, dev_tokens, dev_every: Share of the training prompts kept for the dev split, its size at most, and the
             steps between two looks at it.
         pretrain_lr, pretrain_seq, pretrain_warmup: Of the pretraining.
+        pretrain_losses: Of the pretraining of what was pruned; the teacher is the untouched model. (A dense lineage is
+            pretrained with cross-entropy: it would teach itself what it knows.)
+        precision: Of every training, dense or sparse.
         shares: The pretraining mixture: skills, plain text and Python source, as shares of the tokens.
         rows: Rows of the fine-tuning text of each corpus.
         pretrain_rows: Rows of each corpus of the mixture, drawn apart from the fine-tuning text.
@@ -44,9 +47,9 @@ class Settings:
     finetune_tokens: int = 450_000
     skill_tokens: int = 300_000
     pretrain_tokens: Mapping[str, int] = field(
-        default_factory=lambda: {"50": 1_000_000, "70": 2_000_000, "80": 1_500_000, "2:4": 2_000_000}
+        default_factory=lambda: {"50": 1_000_000, "70": 4_000_000, "80": 1_500_000, "2:4": 3_000_000}
     )
-    rates: tuple[float, ...] = (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+    rates: tuple[float, ...] = (6e-5, 2.5e-4, 1e-3, 2e-3, 4e-3)
     trial_tokens: int = 150_000
     muon_ratio: float = 6.0
     batch_tokens: int = 4096
@@ -58,6 +61,8 @@ class Settings:
     pretrain_lr: float = 3e-3
     pretrain_seq: int = 1024
     pretrain_warmup: int = 20
+    pretrain_losses: Mapping[str, float] = field(default_factory=lambda: {"ce": 1.0, "kl": 1.0})
+    precision: str = "bf16"
     shares: Mapping[str, float] = field(default_factory=lambda: {"mix": 0.6, "text": 0.2, "code": 0.2})
     rows: int = 12_000
     pretrain_rows: int = 24_000
