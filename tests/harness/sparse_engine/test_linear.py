@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import pickle
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -126,6 +128,18 @@ def test_a_compiled_model_is_one_graph(dynamic: bool) -> None:
         x = inputs(rows, 36)
         with torch.inference_mode():
             assert torch.equal(compiled(x), model(x))
+
+
+def test_inductor_compiles_around_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("inductor generates C++, and no compiler is installed")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    model = nn.Sequential(layer(bias=inputs(50)), nn.SiLU(), layer(weight_of(outputs=8, inputs=50)))
+    x = inputs(3, 36)
+    with torch.inference_mode():
+        found = torch.compile(model, fullgraph=True, backend="inductor")(x)
+        assert torch.allclose(found, model(x), rtol=1e-5, atol=1e-6)
+    assert list(tmp_path.rglob("*.cpp")), "what lies between the linears was compiled"
 
 
 def test_compiled_layers_of_one_shape_keep_their_own_weights() -> None:
