@@ -83,8 +83,8 @@ def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path) -> None:
         assert found["sparsity"] == pytest.approx(0.5, abs=0.01)
         assert found["peak_host_bytes"] < 1.2 * found["planned_host_bytes"]
         peaks.append(found["peak_host_bytes"])
-    # Ten blocks more are 64 MB as they are stored, and 128 MB in float32.
-    assert peaks[1] < peaks[0] + 20e6
+    # Ten blocks more are 64 MB as they are stored, and 128 MB in float32; 8 to 25 MB are what the heap keeps in pieces.
+    assert peaks[1] < peaks[0] + 40e6
 
 
 def test_the_meter_sees_a_peak_that_is_gone() -> None:
