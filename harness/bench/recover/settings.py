@@ -61,7 +61,7 @@ class Settings:
     pretrain_lr: float = 3e-3
     pretrain_seq: int = 1024
     pretrain_warmup: int = 20
-    pretrain_losses: Mapping[str, float] = field(default_factory=lambda: {"ce": 1.0, "kl": 1.0})
+    pretrain_losses: Mapping[str, float] = field(default_factory=lambda: {"ce": 0.0, "kl": 1.0})
     precision: str = "bf16"
     shares: Mapping[str, float] = field(default_factory=lambda: {"mix": 0.6, "text": 0.2, "code": 0.2})
     rows: int = 12_000
