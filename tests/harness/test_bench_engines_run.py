@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from harness.bench.engines import environments
 from harness.bench.engines.arms import SHAPES, WORKLOADS, Group, Variant
-from harness.bench.engines.environments import command_of, variables_of
+from harness.bench.engines.environments import ENVIRONMENTS, command_of, variables_of
 from harness.bench.engines.process import WorkerProcess
 from harness.bench.engines.run import JOURNAL, Plan, run_benchmark, sessions
 from harness.bench.engines.session import Settings, last_level_cache
@@ -150,3 +151,19 @@ def test_the_largest_cache_is_found(tmp_path: Path) -> None:
         (tmp_path / f"index{index}" / "size").write_text(size + "\n")
     assert last_level_cache(tmp_path) == pytest.approx(272.6, abs=0.1)
     assert last_level_cache(tmp_path / "none") is None
+
+
+def test_gcc_12_does_not_build_llama_cpp_where_there_is_amx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llama = ENVIRONMENTS["llama.cpp"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environments, "_processor_flags", lambda: "avx512f amx_tile")
+    for name, said in (("gcc", "12"), ("clang-15", ""), ("clang++-15", "")):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {said}\n")
+        (tmp_path / name).chmod(0o755)
+    assert environments._compiler(llama) == {"CC": "clang-15", "CXX": "clang++-15"}
+    assert environments._compiler(ENVIRONMENTS["openvino"]) == {}, "it comes as a wheel"
+    (tmp_path / "gcc").write_text("#!/bin/sh\necho 14\n")
+    assert environments._compiler(llama) == {}
+    monkeypatch.setattr(environments, "_processor_flags", lambda: "avx512f")
+    (tmp_path / "gcc").write_text("#!/bin/sh\necho 12\n")
+    assert environments._compiler(llama) == {}

@@ -207,7 +207,8 @@ def _reading(record: Record) -> str:
         "ce+squarehead prune the base model and then fine-tune, the teacher being the dense lineage of the same seed; "
         "pretrain+... pretrains in between. All are pruned by SparseGPT, uniformly.",
         "The first seed tries the learning rates; the other seeds of the arm use the one it chose. Checkpoints are "
-        "chosen by the dev split in every run. Test items never take part in a choice.",
+        "chosen by the dev split in every run. Test items take part in none of these choices; but the pretraining "
+        "budget was raised after a pilot of one seed, whose test scores were seen.",
         "A seed draws calibration rows and the order and choice of training rows. All seeds start from one base model.",
     ]
     return "## How to read this\n\n" + "\n".join(f"- {note}" for note in (*notes, *explain(methods)))

@@ -48,6 +48,16 @@ def test_product(isa: str, kind: str, sparse: bool, shape: tuple[int, int]) -> N
 
 @every_isa
 @every_kind
+@pytest.mark.parametrize("sparse", [True, False])
+def test_more_rows_than_one_pass_takes(isa: str, kind: str, sparse: bool) -> None:
+    case = kit.make_case(kind, 70, 1160, sparsity=0.7)
+    x = kit.activations(1037, 1160)
+    wanted, bound = case.product(x, isa)
+    assert (np.abs(case.pack(sparse=sparse).multiply(x, isa=isa) - wanted) <= bound).all()
+
+
+@every_isa
+@every_kind
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 1.0])
 def test_every_sparsity(isa: str, kind: str, sparsity: float) -> None:
     case = kit.make_case(kind, 48, 640, sparsity=sparsity)
