@@ -12,7 +12,7 @@ MEMORY_BYTES = 1 << 30
 
 
 class Activations:
-    """A list of float32 tensors that can be replaced but not resized.
+    """A list of float32 tensors that can be replaced by others of the same size, or of a smaller one.
 
     A file is read and written with plain calls, not mapped: what the system caches of it is no memory of the process.
     Values stay float32 in either place, so that it makes no difference where they are kept.
@@ -23,6 +23,7 @@ class Activations:
         self._path = spill
         self._kept: list[Tensor] = []
         self._places: list[tuple[int, torch.Size]] = []
+        self._rooms: list[int] = []
         self._end = 0
         if spill is not None:
             spill.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +35,7 @@ class Activations:
             self._kept.append(tensor)
             return
         self._places.append((self._end, tensor.shape))
+        self._rooms.append(tensor.numel())
         self._end += 4 * tensor.numel()
         self[len(self._places) - 1] = tensor
 
@@ -59,12 +61,13 @@ class Activations:
         return tensor
 
     def __setitem__(self, index: int, tensor: Tensor) -> None:
-        """Replace a tensor by one of the same shape."""
+        """Replace a tensor by one that is no larger than the first one in its place."""
         if self._path is None:
             self._kept[index] = tensor
             return
-        at, shape = self._places[index]
-        assert tensor.shape == shape
+        at, _ = self._places[index]
+        assert tensor.numel() <= self._rooms[index]
+        self._places[index] = (at, tensor.shape)
         with self._path.open("r+b", buffering=0) as stream:
             stream.seek(at)
             view = tensor.to("cpu", torch.float32).contiguous().numpy().data.cast("B")

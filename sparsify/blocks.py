@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sparsify.errors import CheckpointError, SparsifyError
 from sparsify.experts import is_experts, virtual_linears, virtual_weight
 from sparsify.skeleton import parameters_on_meta
+from sparsify.slicegpt import register_for
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def load_skeleton(model_dir: Path) -> nn.Module:
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    register_for(model_dir)
     auto: Any = AutoModelForCausalLM
     try:
         config = AutoConfig.from_pretrained(str(model_dir), local_files_only=True, trust_remote_code=False)
@@ -118,6 +120,7 @@ def load_model(model_dir: Path) -> nn.Module:
     """The model with its weights, in float32 on the CPU, in evaluation mode."""
     from transformers import AutoModelForCausalLM
 
+    register_for(model_dir)
     auto: Any = AutoModelForCausalLM
     try:
         model, info = auto.from_pretrained(
@@ -146,6 +149,7 @@ def load_tokenizer(model_dir: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    register_for(model_dir)
     if not any(model_dir.glob("tokenizer*")):
         raise CheckpointError(
             f"{model_dir} has no tokenizer (tokenizer.json); copy it there from where the weights are"

@@ -23,6 +23,7 @@ from sparsify.specs import (
     PruneStage,
     QuantizeStage,
     Reconstruct,
+    SliceStage,
     Strict,
 )
 from sparsify.train.lora_settings import LoraSettings
@@ -30,13 +31,14 @@ from sparsify.train.settings import Gradual, LossWeights, MixtureSource, Select
 
 _BUILTIN = Path(__file__).with_name("recipes")
 
-Spec = PruneStage | PretrainStage | FinetuneStage | QuantizeStage
-Kind = Literal["prune", "pretrain", "finetune", "quantize"]
+Spec = SliceStage | PruneStage | PretrainStage | FinetuneStage | QuantizeStage
+Kind = Literal["slice", "prune", "pretrain", "finetune", "quantize"]
 
 
 class Stage(Strict):
     """One step of a recipe: exactly one of its fields is set."""
 
+    slice: SliceStage | None = None
     prune: PruneStage | None = None
     pretrain: PretrainStage | None = None
     finetune: FinetuneStage | None = None
@@ -44,18 +46,19 @@ class Stage(Strict):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Stage:
-        if sum(spec is not None for spec in (self.prune, self.training, self.quantize)) != 1 or (
+        if sum(spec is not None for spec in (self.slice, self.prune, self.training, self.quantize)) != 1 or (
             self.pretrain is not None and self.finetune is not None
         ):
             raise ValueError(
-                "a stage is exactly one of prune, pretrain, finetune, quantize; start a new list item for the next"
+                "a stage is exactly one of slice, prune, pretrain, finetune, quantize; start a new list item for the "
+                "next"
             )
         return self
 
     @property
     def spec(self) -> Spec:
         """The settings of the stage."""
-        spec = self.prune or self.training or self.quantize
+        spec = self.slice or self.prune or self.training or self.quantize
         assert spec is not None
         return spec
 
@@ -69,6 +72,8 @@ class Stage(Strict):
         """What the stage does."""
         if self.training is not None:
             return "pretrain" if self.pretrain else "finetune"
+        if self.slice is not None:
+            return "slice"
         return "prune" if self.prune else "quantize"
 
     @property
@@ -76,7 +81,7 @@ class Stage(Strict):
         """Names of the corpora that the stage reads."""
         if self.training is not None:
             return self.training.data
-        measured = self.prune or self.quantize
+        measured = self.slice or self.prune or self.quantize
         return (measured.calibration.source,) if measured and measured.calibration else ()
 
     def resolved(self) -> dict[str, Any]:
@@ -97,6 +102,11 @@ class Recipe(Strict):
         for stage in self.stages[:-1]:
             if stage.kind == "quantize":
                 raise ValueError("quantize must be the last stage; move the stages after it before it")
+        kinds = [stage.kind for stage in self.stages]
+        if "slice" in kinds and "prune" in kinds[: kinds.index("slice")]:
+            raise ValueError("slicing rotates every matrix and would fill the zeros; move slice before prune")
+        if kinds.count("slice") > 1:
+            raise ValueError("a model is sliced once; give one slice stage the whole fraction")
         return self
 
     @property
@@ -153,7 +163,8 @@ def parse_recipe(data: Any, *, name: str, where: str) -> Recipe:
     stages = data.get("stages") or []
     if not isinstance(stages, list):
         raise RecipeError(
-            f"{where}: stages must be a list; begin each with `- prune:`, `- pretrain:`, `- finetune:` or `- quantize:`"
+            f"{where}: stages must be a list; begin each with `- slice:`, `- prune:`, `- pretrain:`, `- finetune:` or "
+            "`- quantize:`"
         )
     for index, stage in enumerate(stages):
         _check_stage(stage, where, f"stages[{index}]")
@@ -172,6 +183,7 @@ def _check_stage(stage: Any, where: str, at: str) -> None:
         raise RecipeError(f"{where}: {at} must be a mapping such as `prune: {{...}}`, not {type(stage).__name__}")
     _check_keys(stage, Stage, where, at)
     kinds: dict[str, type[BaseModel]] = {
+        "slice": SliceStage,
         "prune": PruneStage,
         "pretrain": PretrainStage,
         "finetune": FinetuneStage,

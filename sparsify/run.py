@@ -23,7 +23,7 @@ from sparsify.store import StageRecord, Store
 from sparsify.variant import VARIANT, Lineage, RecipeRecord, VariantInfo, describe, read_variant, write_variant
 
 # Raise a number when a stage's code changes what it computes: results of the old code are then made again.
-STAGE_VERSIONS: Mapping[str, int] = {"prune": 2, "pretrain": 1, "finetune": 1, "quantize": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"slice": 1, "prune": 2, "pretrain": 1, "finetune": 1, "quantize": 1}
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,10 @@ def local_corpus(source: str) -> Path:
 
 def execute(stage: Stage, given: StageInput) -> StageResult:
     """Run one stage."""
+    if stage.slice is not None:
+        from sparsify.slicegpt.stage import run_slice
+
+        return run_slice(stage.slice, given)
     if stage.prune is not None:
         from sparsify.prune.stage import run_prune
 

@@ -257,6 +257,51 @@ class JointPrune(Strict):
         return _pattern(self.pattern)
 
 
+class SliceStage(Strict):
+    """Delete rows and columns: cut the residual stream to its principal components (SliceGPT, arXiv 2401.15024)."""
+
+    fraction: float = Field(description="share of the residual stream's width that is cut off")
+    schedule: Literal["uniform", "mass"] = Field(
+        "uniform", description="the same width at every cut, or widths by the energy of the dense model's signals"
+    )
+    signals: Literal["stream", "norm"] = Field(
+        "stream", description="components of the residual stream (the authors' code) or of a norm's output (equation 8)"
+    )
+    basis: Literal["block", "shared"] = Field(
+        "block", description="a basis per cut, with shortcut matrices; or one for all: a stock model, at a loss"
+    )
+    orientation: Literal["pca", "random"] = Field(
+        "pca", description="the kept axes as they are, or turned at random: the same function, other weights"
+    )
+    slice_head: bool = Field(False, description="cut the stream in front of the head too; basis: shared always does")
+    round_to: int = Field(8, gt=0, description="widths are multiples of this")
+    percdamp: float = Field(0.01, ge=0, le=1, description="damping relative to the mean of the diagonal")
+    seed: int = Field(0, ge=0, description="of random turns")
+    calibration: Calibration
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_named(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and "calibration" not in data:
+            raise ValueError('slice needs calibration; add `calibration: {source: "suite:mix/train"}`')
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SliceStage:
+        if not 0 < self.fraction < 1:
+            raise ValueError(f"fraction must be more than 0 and less than 1, such as 0.25, not {self.fraction:g}")
+        if self.calibration.holdout:
+            raise ValueError("slice chooses nothing on held-out text; remove holdout")
+        if self.basis == "shared" and self.schedule == "mass":
+            raise ValueError("basis: shared has one width; remove schedule")
+        return self
+
+    @property
+    def whole_head(self) -> bool:
+        """Whether the head keeps its width."""
+        return not self.slice_head and self.basis == "block"
+
+
 class QuantizeStage(Strict):
     """Round the weights of the linears; zeros stay zeros."""
 

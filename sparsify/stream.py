@@ -190,6 +190,17 @@ class BlockStream:
         hidden = self.hidden[batch].to(self._device)
         return _tensor(self._blocks[index](hidden, *call.args, **call.kwargs))
 
+    def arguments(self, index: int, batch: int) -> dict[str, Any]:
+        """The keyword arguments that the model gives block `index` for one batch, on the device.
+
+        Raises:
+            SparsifyError: It is given more by position than the hidden states.
+        """
+        call = to_device(self._calls.get(batch, index), self._device)
+        if call.args:
+            raise SparsifyError(f"{self._names[index]} is called with positional arguments; unsupported")
+        return call.kwargs
+
     def _pass(self, index: int, batches: range, only: Collection[str] | None) -> dict[tuple[str, ...], Gram]:
         block = self.load(index)
         watch = Watch(self._names[index], only)

@@ -20,6 +20,8 @@ from harness.bench.interleave import run_interleaved
 from harness.bench.priority import raise_priority
 from harness.bench.spec import PanelSpec
 from harness.bench.workers import ParentGone, Role, WorkerFailed, Workers
+from sparsify.errors import SparsifyError
+from sparsify.slicegpt import register_for
 
 
 def preload(folders: list[str]) -> None:
@@ -33,8 +35,9 @@ def preload(folders: list[str]) -> None:
 
     for folder in folders:
         try:
+            register_for(Path(folder))
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, SparsifyError):
             continue  # the worker that opens it says clearly what is wrong
         AutoModelForCausalLM._model_mapping.get(type(config), None)
 

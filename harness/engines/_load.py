@@ -17,6 +17,7 @@ from transformers.utils import logging as hf_logging
 
 from harness.errors import ConfigError, EngineError
 from sparsify.errors import CheckpointError
+from sparsify.slicegpt import register_for
 
 DTYPES = ("float32", "bfloat16", "float16", "auto")
 
@@ -82,6 +83,7 @@ def load_model(variant_dir: Path, *, device: torch.device, dtype: str) -> Any:
     check_files(variant_dir)
     with _quiet(), contextlib.redirect_stderr(io.StringIO()) if quantised else contextlib.nullcontext():
         try:
+            register_for(variant_dir)
             opened: Any = AutoModelForCausalLM.from_pretrained(
                 variant_dir,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -112,6 +114,7 @@ def load_tokenizer(variant_dir: Path) -> Any:
         CheckpointError: It is missing or unreadable.
     """
     try:
+        register_for(variant_dir)
         with _quiet():
             return AutoTokenizer.from_pretrained(variant_dir, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:

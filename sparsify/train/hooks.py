@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from sparsify.slicegpt import register_for
 from sparsify.train.batches import Batch
 
 # Told a module whose weights were just read, and its name in the model ("" for the model itself): says what trains.
@@ -91,6 +92,7 @@ class Single:
         """Load by transformers."""
         from transformers import AutoModelForCausalLM
 
+        register_for(model_dir)
         model: nn.Module = AutoModelForCausalLM.from_pretrained(model_dir, dtype=dtype)
         prepare(model, "")
         return model.to(device)

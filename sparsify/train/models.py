@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sparsify.checkpoint import copy_companions
 from sparsify.errors import CheckpointError, SparsifyError
+from sparsify.slicegpt import register_for
 from sparsify.train.gradual import pruned_weights
 from sparsify.train.held import HeldMasks
 from sparsify.train.hooks import Single, Strategy
@@ -30,6 +31,7 @@ def load_tokenizer(model_dir: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    register_for(model_dir)
     try:
         return AutoTokenizer.from_pretrained(model_dir)
     except (OSError, ValueError, TypeError) as error:
