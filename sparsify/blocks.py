@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparsify.errors import CheckpointError, SparsifyError
 from sparsify.experts import is_experts, virtual_linears, virtual_weight
 from sparsify.skeleton import parameters_on_meta
-from sparsify.slicegpt import register_for
+from sparsify.slicegpt import is_shortcut, register_for
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,11 @@ class Structure:
     def all_linears(self) -> tuple[str, ...]:
         """The linears of all blocks."""
         return tuple(name for block in self.linears for name in block)
+
+    @property
+    def prunable(self) -> tuple[str, ...]:
+        """`all_linears` without the shortcuts of a sliced model, through which all of the residual stream goes."""
+        return tuple(name for name in self.all_linears if not is_shortcut(name))
 
 
 def find_structure(model: nn.Module, *, strict: bool = True) -> Structure:

@@ -16,6 +16,7 @@ from sparsify.blocks import Structure, chosen_linears, find_structure, linear_we
 from sparsify.calibration import BATCH_TOKENS
 from sparsify.checkpoint import open_checkpoint
 from sparsify.recipe import FinetuneStage, PretrainStage, PruneStage, Recipe
+from sparsify.slicegpt.plan import plan_slice
 from sparsify.train.plan import TrainPlan, plan_training
 
 # Float32 operations a second: of one CPU thread, and of a data-centre GPU without TF32. They make an estimate, never a
@@ -115,7 +116,9 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
     plans = []
     for stage in recipe.stages:
         seconds = 0.0
-        if stage.prune is not None:
+        if stage.slice is not None:
+            lines, seconds = plan_slice(model, structure, stage.slice, machine.scale(RATES))
+        elif stage.prune is not None:
             plan = plan_prune(model, structure, stage.prune, machine, stored=stored)
             lines, seconds = plan.lines(), plan.seconds
         elif stage.training is not None:
@@ -176,7 +179,7 @@ def plan_prune(
         machine: Where it runs.
         stored: Bytes of the weight files.
     """
-    chosen = set(chosen_linears(structure.all_linears, stage.skip)[0])
+    chosen = set(chosen_linears(structure.prunable, stage.skip)[0])
     blocks = [
         _Block(model.get_submodule(name), [tuple(linear_weight(model, n).shape) for n in linears if n in chosen])
         for name, linears in zip(structure.blocks, structure.linears, strict=True)

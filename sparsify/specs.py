@@ -274,6 +274,9 @@ class SliceStage(Strict):
         "pca", description="the kept axes as they are, or turned at random: the same function, other weights"
     )
     slice_head: bool = Field(False, description="cut the stream in front of the head too; basis: shared always does")
+    keep_bases: bool = Field(
+        False, description="store the bases beside the model: SquareHead from the dense teacher needs them"
+    )
     round_to: int = Field(8, gt=0, description="widths are multiples of this")
     percdamp: float = Field(0.01, ge=0, le=1, description="damping relative to the mean of the diagonal")
     seed: int = Field(0, ge=0, description="of random turns")
@@ -292,6 +295,8 @@ class SliceStage(Strict):
             raise ValueError(f"fraction must be more than 0 and less than 1, such as 0.25, not {self.fraction:g}")
         if self.calibration.holdout:
             raise ValueError("slice chooses nothing on held-out text; remove holdout")
+        if self.basis == "shared" and self.keep_bases:
+            raise ValueError("keep_bases is for basis: block; a stock model of another width has no teacher by states")
         if self.basis == "shared" and self.schedule == "mass":
             raise ValueError("basis: shared has one width; remove schedule")
         return self

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sparsify.checkpoint import Checkpoint, open_checkpoint
 from sparsify.errors import CheckpointError
 from sparsify.files import write_json
+from sparsify.slicegpt import PREFIX
 
 VARIANT = "variant.json"
 _FLOATS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}
@@ -91,6 +92,9 @@ class VariantInfo(_Record):
     parameters: int
     weights_sha256: str
     loaders: list[str]
+    macs_per_token: int | None = Field(
+        None, description="multiplications of a token with matrices, zeros among them; attention's own left out"
+    )
     masks: MaskCheck | None = Field(None, description="None without masks, or where stored weights cannot be checked")
     events: list[Event] = []
     stages: list[dict[str, Any]] = []
@@ -129,7 +133,7 @@ def describe(
     """
     checkpoint = open_checkpoint(model_dir)
     lineage = lineage or Lineage()
-    linears, parameters = _structure(model_dir)
+    linears, parameters, macs = _structure(model_dir)
     sparsity = measure_sparsity(checkpoint, linears, parameters)
     return VariantInfo(
         name=name,
@@ -144,7 +148,8 @@ def describe(
         bytes=checkpoint.bytes,
         parameters=parameters,
         weights_sha256=checkpoint.weights_sha256,
-        loaders=["transformers", "vllm"],
+        loaders=_loaders(checkpoint),
+        macs_per_token=macs,
         masks=check_masks(checkpoint),
         events=[Event(**entry) for entry in lineage.events],
         stages=list(lineage.stages),
@@ -217,11 +222,28 @@ def read_variant(directory: Path) -> VariantInfo:
         raise CheckpointError(f"{path} cannot be used ({first}); make the variant again") from None
 
 
-def _structure(model_dir: Path) -> tuple[tuple[str, ...], int]:
-    from sparsify.blocks import find_structure, load_skeleton
+def _structure(model_dir: Path) -> tuple[tuple[str, ...], int, int]:
+    """(linears of the blocks, parameters, multiplications per token)."""
+    from sparsify.blocks import find_structure, linear_weight, load_skeleton
 
     model = load_skeleton(model_dir)
-    return find_structure(model, strict=False).all_linears, sum(parameter.numel() for parameter in model.parameters())
+    structure = find_structure(model, strict=False)
+    config: Any = model.config
+    experts = int(getattr(config, "num_local_experts", 0) or 1)
+    used = int(getattr(config, "num_experts_per_tok", 0) or 1) / experts
+    macs = sum(
+        linear_weight(model, name).numel() * (used if ".experts." in name else 1.0) for name in structure.all_linears
+    )
+    if structure.head is not None:
+        macs += model.get_submodule(structure.head).get_parameter("weight").numel()
+    return structure.all_linears, sum(parameter.numel() for parameter in model.parameters()), round(macs)
+
+
+def _loaders(checkpoint: Checkpoint) -> list[str]:
+    """What opens a checkpoint: no other library knows the classes of sliced models."""
+    if str(checkpoint.config.get("model_type", "")).startswith(PREFIX):
+        return ["sparsebench"]
+    return ["transformers", "vllm"]
 
 
 def _weight_bits(checkpoint: Checkpoint, linears: tuple[str, ...]) -> int:

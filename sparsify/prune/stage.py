@@ -98,7 +98,7 @@ class _Run:
         self.earlier = load_masks(given.parent)
         self.model = load_skeleton(given.parent)
         self.structure: Structure = find_structure(self.model)
-        self.chosen, self.skipped = chosen_linears(self.structure.all_linears, stage.skip)
+        self.chosen, self.skipped = chosen_linears(self.structure.prunable, stage.skip)
         if stage.include:
             self.chosen = (*self.chosen, _head_of(self.structure))
         _check_stored(self.source, self.chosen)

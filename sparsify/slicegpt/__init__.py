@@ -11,7 +11,16 @@ from pathlib import Path
 PREFIX = "sliced_"
 """What the `model_type` of a sliced model has before that of its family."""
 
-__all__ = ["PREFIX", "register", "register_for"]
+ATTENTION_SHORTCUT, MLP_SHORTCUT, SHORTCUT = "attn_shortcut", "mlp_shortcut", "shortcut"
+"""Names within a block of the matrices that take the residual stream from one basis to the next; a block whose
+attention and MLP stand side by side has `SHORTCUT` only."""
+
+__all__ = ["ATTENTION_SHORTCUT", "MLP_SHORTCUT", "PREFIX", "SHORTCUT", "is_shortcut", "register", "register_for"]
+
+
+def is_shortcut(name: str) -> bool:
+    """Whether a linear's full name is that of a shortcut."""
+    return name.rpartition(".")[2] in (ATTENTION_SHORTCUT, MLP_SHORTCUT, SHORTCUT)
 
 
 def register(*model_types: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
+from sparsify.slicegpt import ATTENTION_SHORTCUT, MLP_SHORTCUT, SHORTCUT
 from sparsify.slicegpt.families import Family
 from sparsify.slicegpt.fold import NormParts, centre_writer, fold_reader, parts_of_norm
-from sparsify.slicegpt.model import ATTENTION_SHORTCUT, MLP_SHORTCUT, SHORTCUT, bias_of
+from sparsify.slicegpt.model import bias_of
 
 
 @dataclass(frozen=True)

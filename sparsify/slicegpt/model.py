@@ -20,16 +20,6 @@ from sparsify.slicegpt import PREFIX
 from sparsify.slicegpt.families import FAMILIES, Family, family_of
 from sparsify.slicegpt.norm import ScaleFreeNorm
 
-ATTENTION_SHORTCUT, MLP_SHORTCUT, SHORTCUT = "attn_shortcut", "mlp_shortcut", "shortcut"
-"""Names within a block of the matrices that take the residual stream from one basis to the next."""
-SHORTCUTS = (ATTENTION_SHORTCUT, MLP_SHORTCUT, SHORTCUT)
-"""All three; a parallel block has one shortcut only."""
-
-
-def is_shortcut(name: str) -> bool:
-    """Whether a linear's full name is that of a shortcut."""
-    return name.rpartition(".")[2] in SHORTCUTS
-
 
 @cache
 def register_family(model_type: str) -> None:
@@ -181,12 +171,13 @@ def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
         owner.hidden_dim = value.shape[-1]
 
 
+_BLOCKS: dict[tuple[type[Any], str], type[Any]] = {}
 
 
-@cache
 def _sliced_block(stock: type[Any], model_type: str) -> type[Any]:
     attributes = {"forward": _forward, "sliced_family": FAMILIES[model_type], "__module__": __name__}
-    return type(_sliced_name(stock.__name__), (stock,), attributes)
+    made = _BLOCKS.get((stock, model_type)) or type(_sliced_name(stock.__name__), (stock,), attributes)
+    return _BLOCKS.setdefault((stock, model_type), made)
 
 
 def _forward(self: Any, hidden_states: Tensor, **arguments: Any) -> Any:

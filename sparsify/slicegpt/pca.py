@@ -56,8 +56,10 @@ def principal_components(total: Tensor, where: str, percdamp: float) -> tuple[Te
     if not bool(torch.isfinite(total).all()):
         raise NumericsError(f"{where} saw non-finite values during calibration; the model overflows on this text")
     damp = percdamp * total.diagonal().mean()
+    damped = total.clone()
+    damped.diagonal().add_(damp)
     try:
-        values, vectors = torch.linalg.eigh(total + damp * torch.eye(len(total), dtype=total.dtype, device=total.device))
+        values, vectors = torch.linalg.eigh(damped)
     except torch.linalg.LinAlgError as error:
         raise NumericsError(f"{where}: the principal components were not found ({error}); raise percdamp") from None
     vectors, values = vectors.flip(1), (values.flip(0) - damp).clamp(min=0.0)

@@ -14,13 +14,14 @@ from sparsify.activations import MEMORY_BYTES, Activations
 from sparsify.blocks import find_structure, load_skeleton, load_tokenizer
 from sparsify.calibration import CalibrationRecord, draw_sequences, make_batches
 from sparsify.checkpoint import MASKS, Checkpoint, copy_companions, open_checkpoint, write_index
-from sparsify.errors import CheckpointError, NumericsError, SparsifyError
+from sparsify.errors import NumericsError, SparsifyError
 from sparsify.files import sha256_json, write_json
 from sparsify.gram import full_precision
 from sparsify.prune.journal import BlockJournal
 from sparsify.recipe import SliceStage
 from sparsify.shards import ShardWriter, torch_dtype
 from sparsify.skeleton import StreamedWeights
+from sparsify.slicegpt.bases import write_bases
 from sparsify.slicegpt.block import FoldedBlock, fold_block
 from sparsify.slicegpt.families import Family, check_config, family_of
 from sparsify.slicegpt.fold import NormParts, centre_rows, fold_reader, parts_of_norm
@@ -67,7 +68,9 @@ class _Run:
         if self.source.is_quantized:
             raise SparsifyError(f"{given.parent} is quantized; slice the unquantized model, and quantize it afterwards")
         if (given.parent / MASKS).exists():
-            raise SparsifyError(f"{given.parent} is pruned, and rotating it would fill its zeros; slice first, then prune")
+            raise SparsifyError(
+                f"{given.parent} is pruned, and rotating it would fill its zeros; slice first, then prune"
+            )
         self.model_type = str(self.source.config.get("model_type"))
         self.family: Family = family_of(self.model_type)
         self.model: Any = load_skeleton(given.parent)
@@ -165,30 +168,23 @@ class _Run:
         for index in range(len(self.structure.blocks)):
             block = self.stream.load(index)
             norms = [name for name in (self.family.attention_norm, self.family.mlp_norm) if name is not None]
-            sums = [Covariance() for _ in norms]
-            real: list[Tensor] = []
-
-            def watch(moments: Covariance, real: list[Tensor] = real) -> Any:
-                def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-                    shaped = args[0].reshape(*real[0].shape, -1)
-                    moments.add(self._signal(self._centred(shaped.double())), real[0])
-
-                return hook
-
-            hooks = [
-                block.get_submodule(name).register_forward_pre_hook(watch(moments))
-                for name, moments in zip(norms, sums, strict=True)
-            ]
+            seen: dict[str, Tensor] = {}
+            sums = {name: Covariance() for name in norms}
+            hooks = [block.get_submodule(name).register_forward_pre_hook(_keep(seen, name)) for name in norms]
             try:
                 for batch in range(len(self.stream.hidden)):
-                    real[:] = [self.stream.batches[batch].real.to(self.device)]
+                    real = self.stream.batches[batch].real.to(self.device)
                     self.stream.hidden[batch] = self.stream.run(index, batch).cpu()
+                    for name, moments in sums.items():
+                        # OPT flattens batch and sequence in front of its MLP.
+                        shaped = seen[name].reshape(*real.shape, -1).double()
+                        moments.add(self._signal(self._centred(shaped)), real)
             finally:
                 for hook in hooks:
                     hook.remove()
             self.stream.release()
             self.given.progress.update(0, self.work, f"measured block {index + 1} of {self.work}")
-            for moments in sums:
+            for moments in sums.values():
                 assert moments.total is not None
                 yield moments.total
         last = Covariance()
@@ -371,6 +367,9 @@ class _Run:
             norm = torch.full((self.widths[0],), 1 - self.family.scale_offset)
             writer.add(f"{self.family.final_norm}.weight", norm.to(self._dtype(f"{self.family.final_norm}.weight")))
         writer.close()
+        if self.stage.keep_bases:
+            journals = range(1, len(self.structure.blocks) + 1)
+            write_bases(self.given.out, [self.journal.block(at)[0][_BASIS] for at in journals], self.head_norm)
         config = self._config()
         write_json(self.given.out / "config.json", config)
         copy_companions(self.source.path, self.given.out)
@@ -429,6 +428,15 @@ class _Run:
         yield f"{name}.weight", torch.cat(stored)
         if added:
             yield f"{name}.bias", torch.cat(added)
+
+
+def _keep(seen: dict[str, Tensor], name: str) -> Any:
+    """A hook that keeps what the norm called `name` is given."""
+
+    def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        seen[name] = args[0]
+
+    return hook
 
 
 class _Shards:

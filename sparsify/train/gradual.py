@@ -39,7 +39,7 @@ def pruned_weights(model: nn.Module, settings: Gradual) -> tuple[str, ...]:
     Raises:
         SparsifyError: An entry of `skip` fits no linear, or a linear is an expert of a fused tensor.
     """
-    chosen, _ = chosen_linears(find_structure(model).all_linears, settings.skip)
+    chosen, _ = chosen_linears(find_structure(model).prunable, settings.skip)
     known = dict(model.named_parameters())
     names = tuple(f"{name}.weight" for name in chosen)
     missing = [name for name in names if name not in known]

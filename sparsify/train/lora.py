@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from sparsify.blocks import find_structure, load_skeleton
 from sparsify.errors import SparsifyError
 from sparsify.masks import pack, unpack
+from sparsify.slicegpt import is_shortcut
 from sparsify.train.lora_settings import LoraSettings
 
 _ADAPTER = "default"
@@ -105,7 +106,9 @@ class LoraAdapter:
 
 
 def target_linears(linears: Sequence[str], targets: Sequence[str]) -> tuple[str, ...]:
-    """The linears that `targets` name (a name, its dotted ending or a glob), in the model's order; all where empty.
+    """The linears that `targets` name (a name, its dotted ending or a glob), in the model's order.
+
+    Where `targets` is empty, all but the shortcuts of a sliced model.
 
     Args:
         linears: `Structure.all_linears` of the model.
@@ -114,7 +117,7 @@ def target_linears(linears: Sequence[str], targets: Sequence[str]) -> tuple[str,
     Raises:
         SparsifyError: An entry fits no linear inside the blocks.
     """
-    chosen: set[str] = set() if targets else set(linears)
+    chosen: set[str] = set() if targets else {name for name in linears if not is_shortcut(name)}
     for entry in targets:
         found = {n for n in linears if n == entry or n.endswith("." + entry) or fnmatch.fnmatchcase(n, entry)}
         if not found:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from sparsify.checkpoint import copy_companions
 from sparsify.errors import CheckpointError, SparsifyError
-from sparsify.slicegpt import register_for
+from sparsify.slicegpt import PREFIX, register_for
+from sparsify.slicegpt.bases import Bases, read_bases
 from sparsify.train.gradual import pruned_weights
 from sparsify.train.held import HeldMasks
 from sparsify.train.hooks import Single, Strategy
@@ -142,6 +143,18 @@ def load_teacher(job: TrainJob, settings: TrainSettings) -> nn.Module | None:
         job.teacher_dir, job.teacher_device or job.device, torch.float32, lambda module, _: _freeze(module)
     )
     return teacher.eval()
+
+
+def bases_for(job: TrainJob, settings: TrainSettings) -> Bases | None:
+    """The bases of a sliced student whose hidden states are compared with its teacher's; None for any other.
+
+    Raises:
+        SparsifyError: It is sliced and its bases were not kept.
+    """
+    kind = str(json.loads((job.model_dir / "config.json").read_text()).get("model_type", ""))
+    if not settings.losses.squarehead or not kind.startswith(PREFIX):
+        return None
+    return read_bases(job.model_dir)
 
 
 def _freeze(module: nn.Module) -> None:

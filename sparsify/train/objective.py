@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsify.slicegpt.bases import Bases
 from sparsify.train.batches import Batch
 from sparsify.train.hooks import Strategy
 from sparsify.train.losses import cross_entropy, kl_divergence, squarehead_blocks
@@ -53,9 +54,18 @@ class Objective:
     """
 
     def __init__(
-        self, model: nn.Module, teacher: nn.Module | None, settings: TrainSettings, strategy: Strategy
+        self,
+        model: nn.Module,
+        teacher: nn.Module | None,
+        settings: TrainSettings,
+        strategy: Strategy,
+        bases: Bases | None = None,
     ) -> None:
-        """Use `model` as it is wrapped for training, and the teacher on the device where it is."""
+        """Use `model` as it is wrapped for training, and the teacher on the device where it is.
+
+        Where the student is sliced, `bases` turn what the teacher says into what it should say.
+        """
+        self._bases = bases
         self._model: Any = model
         self._teacher: Any = teacher
         self._settings, self._strategy = settings, strategy
@@ -86,6 +96,8 @@ class Objective:
             with torch.no_grad():
                 taught, wanted = self._predict(self._teacher, batch.to(device), asked, features=weights.squarehead > 0)
             if weights.squarehead:
+                if self._bases is not None:
+                    taught = tuple(self._bases.rotated(taught))
                 share = self._strategy.total(batch.real.sum()) / counts.real
                 blocks = [
                     share * block

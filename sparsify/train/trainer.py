@@ -27,7 +27,7 @@ from sparsify.train.data import open_data
 from sparsify.train.gradual import Grower, pruned_weights
 from sparsify.train.held import local
 from sparsify.train.job import TrainJob, TrainStats
-from sparsify.train.models import Student, load_teacher, load_tokenizer
+from sparsify.train.models import Student, bases_for, load_teacher, load_tokenizer
 from sparsify.train.objective import Losses, Objective
 from sparsify.train.optim import make_optimizers
 from sparsify.train.plot import curves_svg
@@ -97,7 +97,8 @@ class Run:
         self.data = open_data(job, settings, load_tokenizer(job.model_dir))
         self.student = Student(job, settings)
         self.grower = self._grower()
-        self.objective = Objective(self.student.model, load_teacher(job, settings), settings, job.strategy)
+        teacher = load_teacher(job, settings)
+        self.objective = Objective(self.student.model, teacher, settings, job.strategy, bases_for(job, settings))
         self.optimizers = make_optimizers(self.student.params, settings)
         self.curves = Curves(job.work_dir / CURVES)
         self.step, self.tokens, self.seconds = 0, 0, 0.0

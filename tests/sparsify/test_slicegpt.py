@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ from sparsify.slicegpt.block import fold_block
 from sparsify.slicegpt.families import FAMILIES
 from sparsify.slicegpt.fold import centre_rows, fold_reader, parts_of_norm
 from sparsify.slicegpt.model import bias_of, set_parameter, sliced_classes
-from sparsify.slicegpt.pca import Covariance, principal_components, random_orthogonal
-from sparsify.slicegpt.sizes import uniform_widths, widths_by_mass
+from sparsify.slicegpt.pca import random_orthogonal
 
 COMMON = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROPE = {**COMMON, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128}
@@ -105,12 +103,15 @@ def test_rotating_without_slicing_keeps_the_function(model_type: str) -> None:
     sliced = rotated(model, model_type)
     # What rotates is compared in float64: stock RMS norms compute in float32.
     family = FAMILIES[model_type]
-    names = [family.final_norm, *(
-        f"{block}.{norm}"
-        for block in find_structure(model, strict=False).blocks
-        for norm in (family.attention_norm, family.mlp_norm)
-        if norm
-    )]
+    names = [
+        family.final_norm,
+        *(
+            f"{block}.{norm}"
+            for block in find_structure(model, strict=False).blocks
+            for norm in (family.attention_norm, family.mlp_norm)
+            if norm
+        ),
+    ]
     for name in names:
         if not isinstance(model.get_submodule(name), nn.LayerNorm):
             path, _, own = name.rpartition(".")

@@ -13,6 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from harness.engines.sparse._kernels import Matrix
+from sparsify.slicegpt import ATTENTION_SHORTCUT, MLP_SHORTCUT, PREFIX
+from sparsify.slicegpt.families import FAMILIES
+from sparsify.slicegpt.norm import ScaleFreeNorm
 
 # Rotary embeddings whose angles depend on nothing but the position.
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -29,7 +32,8 @@ ACTIVATIONS = {
 Floats = NDArray[np.float32]
 # (matrix, bias), or with the first output and the number of outputs where a matrix holds several linears.
 Linear = tuple[Matrix, Floats | None] | tuple[Matrix, Floats | None, int, int]
-Norm = tuple[Floats, Floats | None]
+# (weight, bias), or with an eps of its own.
+Norm = tuple[Floats, Floats | None] | tuple[Floats, Floats | None, float]
 
 
 class Unsupported(Exception):
@@ -68,6 +72,11 @@ class _Linears:
         """The decoder's name to the module's."""
         return {ours: self.one(f"{prefix}.{its}", getattr(parent, its)) for ours, its in names.items()}
 
+    def shortcuts(self, prefix: str, block: Any) -> dict[str, Linear]:
+        """Those of a sliced block."""
+        names = {"attention_shortcut": ATTENTION_SHORTCUT, "mlp_shortcut": MLP_SHORTCUT}
+        return self.several(prefix, block, {ours: its for ours, its in names.items() if hasattr(block, its)})
+
     def fused(self, name: str, module: Any, sizes: Mapping[str, int]) -> dict[str, Linear]:
         """Linears that are one matrix, one below the other."""
         matrix, bias = self.one(name, module)
@@ -100,12 +109,19 @@ def _activation(module: Any) -> str:
     return ACTIVATIONS[name]
 
 
-def _rms_norm(module: Any, *, plus_one: bool) -> Norm:
+def _rms_norm(module: Any, width: int, *, plus_one: bool) -> Norm:
+    """The norm of a stream that is `width` wide."""
+    if isinstance(module, ScaleFreeNorm):
+        # x / sqrt(sum(x²)/D + eps) = sqrt(D/d) · x / sqrt(sum(x²)/d + eps·D/d): D is its width, d that of the stream.
+        ratio = module.width / width
+        return np.full(width, np.sqrt(ratio), np.float32), None, module.eps * ratio
     weight = _vector(module.weight)
     return (weight + np.float32(1.0) if plus_one else weight), None
 
 
-def _layer_norm(module: Any) -> Norm:
+def _layer_norm(module: Any, width: int) -> Norm:
+    if isinstance(module, ScaleFreeNorm):
+        return _rms_norm(module, width, plus_one=False)
     if module.weight is None:
         raise Unsupported("a layer norm without weights")
     return _vector(module.weight), None if module.bias is None else _vector(module.bias)
@@ -129,20 +145,26 @@ def _llama(model: Any, linears: _Linears) -> dict[str, Any]:
     plus_one = config.model_type.startswith("gemma")
     sandwich = config.model_type in ("gemma2", "gemma3_text")
 
-    def norm(module: Any) -> Norm:
-        return _rms_norm(module, plus_one=plus_one)
+    def norm(module: Any, width: int) -> Norm:
+        return _rms_norm(module, width, plus_one=plus_one)
 
     def layer(index: int, module: Any) -> dict[str, Any]:
         behind = module.post_attention_layernorm
+        taken, between, given = _widths(module.self_attn, module.mlp)
         return {
+            **linears.shortcuts(f"model.layers.{index}", module),
             **_llama_attention(f"model.layers.{index}.self_attn", module.self_attn, config, linears),
             **_llama_mlp(f"model.layers.{index}.mlp", module.mlp, config, linears),
-            "attention_norm": norm(module.input_layernorm),
-            "attention_output_norm": norm(behind) if sandwich else None,
-            "mlp_norm": norm(module.pre_feedforward_layernorm if sandwich else behind),
-            "mlp_output_norm": norm(module.post_feedforward_layernorm) if sandwich else None,
-            "query_norm": norm(module.self_attn.q_norm) if hasattr(module.self_attn, "q_norm") else None,
-            "key_norm": norm(module.self_attn.k_norm) if hasattr(module.self_attn, "k_norm") else None,
+            "attention_norm": norm(module.input_layernorm, taken),
+            "attention_output_norm": norm(behind, between) if sandwich else None,
+            "mlp_norm": norm(module.pre_feedforward_layernorm if sandwich else behind, between),
+            "mlp_output_norm": norm(module.post_feedforward_layernorm, given) if sandwich else None,
+            **{
+                ours: norm(getattr(module.self_attn, its), attention.head_dim)
+                if hasattr(module.self_attn, its)
+                else None
+                for ours, its in {"query_norm": "q_norm", "key_norm": "k_norm"}.items()
+            },
             "rotary": list(rotaries).index(config.layer_types[index]) if len(rotaries) > 1 else 0,
             "window": _window(config, index),
         }
@@ -161,7 +183,7 @@ def _llama(model: Any, linears: _Linears) -> dict[str, Any]:
         "logit_cap": getattr(config, "final_logit_softcapping", None) or 0.0,
         "embedding_scale": getattr(base.embed_tokens, "scalar_embed_scale", 1.0),
         "embedding": _table(base.embed_tokens.weight),
-        "final_norm": norm(base.norm),
+        "final_norm": norm(base.norm, model.lm_head.in_features),
         "head": linears.one("lm_head", model.lm_head),
         "rotaries": list(rotaries.values()),
         "layers": [layer(index, module) for index, module in enumerate(base.layers)],
@@ -179,6 +201,13 @@ def _rotaries(module: Any) -> dict[str, tuple[Floats, float]]:
         scale = float(getattr(module, f"{prefix}attention_scaling"))
         rotaries[layer_type] = (_vector(getattr(module, f"{prefix}inv_freq")), scale)
     return rotaries
+
+
+def _widths(attention: Any, mlp: Any) -> tuple[int, int, int]:
+    """Of the residual stream in front of attention, between, and behind the MLP."""
+    first = attention.qkv_proj if hasattr(attention, "qkv_proj") else attention.q_proj
+    second = mlp.gate_up_proj if hasattr(mlp, "gate_up_proj") else mlp.gate_proj
+    return first.in_features, second.in_features, mlp.down_proj.out_features
 
 
 def _llama_attention(prefix: str, attention: Any, config: Any, linears: _Linears) -> dict[str, Linear]:
@@ -213,10 +242,14 @@ def _opt(model: Any, linears: _Linears) -> dict[str, Any]:
     def layer(index: int, module: Any) -> dict[str, Any]:
         prefix = f"model.decoder.layers.{index}"
         names = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "output": "out_proj"}
+        taken, between = module.self_attn.q_proj.in_features, module.fc1.in_features
         return {
+            **linears.shortcuts(prefix, module),
             **linears.several(f"{prefix}.self_attn", module.self_attn, names),
             **linears.several(prefix, module, {"up": "fc1", "down": "fc2"}),
-            **_plain_layer(_layer_norm(module.self_attn_layer_norm), _layer_norm(module.final_layer_norm)),
+            **_plain_layer(
+                _layer_norm(module.self_attn_layer_norm, taken), _layer_norm(module.final_layer_norm, between)
+            ),
         }
 
     heads = config.num_attention_heads
@@ -228,7 +261,7 @@ def _opt(model: Any, linears: _Linears) -> dict[str, Any]:
         "head_dim": config.hidden_size // heads,
         "vocabulary": config.vocab_size,
         "eps": base.final_layer_norm.eps,
-        "layer_norm": True,
+        "layer_norm": not isinstance(base.final_layer_norm, ScaleFreeNorm),
         "gated": False,
         "activation": _activation(base.layers[0].activation_fn),
         "attention_scale": base.layers[0].self_attn.scaling,
@@ -236,7 +269,7 @@ def _opt(model: Any, linears: _Linears) -> dict[str, Any]:
         "positions": np.ascontiguousarray(
             base.embed_positions.weight.detach().float().numpy()[base.embed_positions.offset :]
         ),
-        "final_norm": _layer_norm(base.final_layer_norm),
+        "final_norm": _layer_norm(base.final_layer_norm, model.lm_head.in_features),
         "head": linears.one("lm_head", model.lm_head),
         "rotaries": [(np.empty(0, np.float32), 1.0)],
         "layers": [layer(index, module) for index, module in enumerate(base.layers)],
@@ -252,11 +285,13 @@ def _mpt(model: Any, linears: _Linears) -> dict[str, Any]:
     def layer(index: int, module: Any) -> dict[str, Any]:
         prefix = f"transformer.blocks.{index}"
         sizes = dict.fromkeys(("query", "key", "value"), config.hidden_size)
+        taken, between = module.attn.Wqkv.in_features, module.ffn.up_proj.in_features
         return {
+            **linears.shortcuts(prefix, module),
             **linears.fused(f"{prefix}.attn.Wqkv", module.attn.Wqkv, sizes),
             **linears.several(f"{prefix}.attn", module.attn, {"output": "out_proj"}),
             **linears.several(f"{prefix}.ffn", module.ffn, {"up": "up_proj", "down": "down_proj"}),
-            **_plain_layer(_layer_norm(module.norm_1), _layer_norm(module.norm_2)),
+            **_plain_layer(_layer_norm(module.norm_1, taken), _layer_norm(module.norm_2, between)),
         }
 
     # transformers' own tensor for two tokens: the older one is one slope below the newer.
@@ -269,13 +304,13 @@ def _mpt(model: Any, linears: _Linears) -> dict[str, Any]:
         "head_dim": config.hidden_size // config.n_heads,
         "vocabulary": config.vocab_size,
         "eps": config.layer_norm_epsilon,
-        "layer_norm": True,
+        "layer_norm": not isinstance(base.norm_f, ScaleFreeNorm),
         "gated": False,
         "activation": "gelu",
         "attention_scale": base.blocks[0].attn.softmax_scale,
         "embedding": _table(base.wte.weight),
         "slopes": _vector(slopes),
-        "final_norm": _layer_norm(base.norm_f),
+        "final_norm": _layer_norm(base.norm_f, model.lm_head.in_features),
         "head": linears.one("lm_head", model.lm_head),
         "rotaries": [(np.empty(0, np.float32), 1.0)],
         "layers": [layer(index, module) for index, module in enumerate(base.blocks)],
@@ -297,8 +332,9 @@ def _plain_layer(attention_norm: Norm, mlp_norm: Norm) -> dict[str, Any]:
 
 
 # Model types whose every part is known. Others may look alike and differ in a factor.
-STRUCTURES: dict[str, Callable[[Any, _Linears], dict[str, Any]]] = {
+_KNOWN: dict[str, Callable[[Any, _Linears], dict[str, Any]]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "gemma2", "gemma3_text"), _llama),
     "opt": _opt,
     "mpt": _mpt,
 }
+STRUCTURES = {**_KNOWN, **{PREFIX + name: known for name, known in _KNOWN.items() if name in FAMILIES}}

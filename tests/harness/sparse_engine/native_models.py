@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.engines.sparse._kernels import Matrix
 from harness.engines.sparse.native import NativeModel
+from sparsify.slicegpt import register as register_sliced
 
 COMMON = {
     "vocab_size": 131,  # no multiple of a tile
@@ -53,6 +54,26 @@ FAMILY: dict[str, tuple[str, dict[str, Any]]] = {
         "gemma3_text",
         {"sliding_window": 11, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]},
     ),
+    # Residual streams of a width of their own at every place, wider behind some parts and narrower behind others.
+    "sliced-llama": (
+        "sliced_llama",
+        {"tie_word_embeddings": False, "slicing": {"width": 48, "widths": [40, 32, 40, 24, 36, 17, 48]}},
+    ),
+    "sliced-qwen3": ("sliced_qwen3", {"slicing": {"width": 48, "widths": [40] * 6 + [33]}}),
+    "sliced-opt": (
+        "sliced_opt",
+        {
+            **{"ffn_dim": 80, "word_embed_proj_dim": 48, "do_layer_norm_before": True, "tie_word_embeddings": False},
+            "slicing": {"width": 48, "widths": [40, 32, 40, 24, 36, 17, 48]},
+        },
+    ),
+    "sliced-mpt": (
+        "sliced_mpt",
+        {
+            **{"d_model": 48, "n_heads": 3, "n_layers": 2, "max_seq_len": 256, "tie_word_embeddings": False},
+            "slicing": {"width": 48, "widths": [33, 32, 40, 24, 48]},
+        },
+    ),
     "gemma2": ("gemma2", {"sliding_window": 19, "query_pre_attn_scalar": 20, "final_logit_softcapping": 3.0}),
 }
 
@@ -63,7 +84,8 @@ def make_model(name: str, **changes: Any) -> Any:
     options = dict(COMMON)
     if kind in ("qwen2", "phi3"):
         del options["head_dim"]  # these derive it
-    if kind == "mpt":
+    register_sliced()
+    if kind.endswith("mpt"):
         options = {"vocab_size": COMMON["vocab_size"]}
     config = AutoConfig.for_model(kind, **{**options, **special, **changes})
     torch.manual_seed(sum(map(ord, name)))

@@ -52,12 +52,15 @@ struct PyDecoder {
     return small.back().data();
   }
 
-  // (weight, bias or None); None is no norm.
+  float eps = 0.0f;                      // of norms that have none of their own
+
+  // (weight, bias or None[, eps]); None is no norm.
   Norm norm(nb::handle value, const std::string& name, int64_t size) {
     if (value.is_none()) return {};
-    const nb::tuple parts = cast_as<nb::tuple>(value, name, "a tuple (weight, bias) or None");
-    if (parts.size() != 2) fail(name + " must be (weight, bias) or None");
+    const nb::tuple parts = cast_as<nb::tuple>(value, name, "a tuple (weight, bias[, eps]) or None");
+    if (parts.size() != 2 && parts.size() != 3) fail(name + " must be (weight, bias[, eps]) or None");
     Norm norm;
+    norm.eps = parts.size() == 3 ? cast_as<float>(parts[2], name + "'s eps", "a number") : eps;
     norm.weight = keep(parts[0], name, size);
     if (!parts[1].is_none()) norm.bias = keep(parts[1], name + "'s bias", size);
     return norm;
@@ -87,8 +90,13 @@ struct PyDecoder {
     return linear;
   }
 
-  Layer layer(const nb::dict& from) {
+  // A layer whose residual stream comes in `width` wide, and goes out as wide as `width` is afterwards.
+  Layer layer(const nb::dict& from, int64_t& width) {
     Layer layer;
+    for (const auto& [name, shortcut] : {std::pair{"attention_shortcut", &layer.attention_shortcut},
+                                         std::pair{"mlp_shortcut", &layer.mlp_shortcut}}) {
+      if (from.contains(name)) *shortcut = linear(from[name], name);
+    }
     layer.query = linear(item(from, "query"), "query");
     layer.key = linear(item(from, "key"), "key");
     layer.value = linear(item(from, "value"), "value");
@@ -96,10 +104,13 @@ struct PyDecoder {
     if (decoder.gated) layer.gate = linear(item(from, "gate"), "gate");
     layer.up = linear(item(from, "up"), "up");
     layer.down = linear(item(from, "down"), "down");
-    layer.attention_norm = norm(item(from, "attention_norm"), "attention_norm", decoder.hidden);
-    layer.attention_output_norm = norm(item(from, "attention_output_norm"), "attention_output_norm", decoder.hidden);
-    layer.mlp_norm = norm(item(from, "mlp_norm"), "mlp_norm", decoder.hidden);
-    layer.mlp_output_norm = norm(item(from, "mlp_output_norm"), "mlp_output_norm", decoder.hidden);
+    const int64_t inner = exists(layer.attention_shortcut) ? layer.attention_shortcut.matrix.outputs : width;
+    const int64_t outer = exists(layer.mlp_shortcut) ? layer.mlp_shortcut.matrix.outputs : inner;
+    layer.attention_norm = norm(item(from, "attention_norm"), "attention_norm", width);
+    width = outer;
+    layer.attention_output_norm = norm(item(from, "attention_output_norm"), "attention_output_norm", inner);
+    layer.mlp_norm = norm(item(from, "mlp_norm"), "mlp_norm", inner);
+    layer.mlp_output_norm = norm(item(from, "mlp_output_norm"), "mlp_output_norm", outer);
     layer.query_norm = norm(item(from, "query_norm"), "query_norm", decoder.head_dim);
     layer.key_norm = norm(item(from, "key_norm"), "key_norm", decoder.head_dim);
     layer.rotary = cast_as<int64_t>(item(from, "rotary"), "rotary", "an integer");
@@ -137,7 +148,7 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
   decoder.kv_heads = kv_heads;
   decoder.head_dim = head_dim;
   decoder.vocabulary = vocabulary;
-  decoder.eps = eps;
+  made->eps = eps;
   decoder.layer_norm = layer_norm;
   decoder.gated = gated;
   decoder.activation = parse_activation(activation);
@@ -154,13 +165,21 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
     decoder.embedding = table.data();
     shape[0] = table.shape(0), shape[1] = table.shape(1);
   }
-  if (static_cast<int64_t>(shape[0]) != vocabulary || static_cast<int64_t>(shape[1]) != hidden) {
+  // What a sliced model's first layer is given may be narrower than what a later one is.
+  const int64_t first_width = static_cast<int64_t>(shape[1]);
+  const bool sliced = nb::len(layers) > 0 && cast_as<nb::dict>(layers[0], "layers", "a list of dicts").contains("attention_shortcut");
+  if (static_cast<int64_t>(shape[0]) != vocabulary || (sliced ? first_width > hidden : first_width != hidden)) {
     fail("embedding must be (vocabulary, hidden)");
+  }
+  decoder.embedding_width = first_width;
+  int64_t width = first_width;
+  for (nb::handle layer : layers) {
+    decoder.layers.push_back(made->layer(cast_as<nb::dict>(layer, "layers", "a list of dicts"), width));
   }
   made->owners.push_back(embedding);
   if (!positions.is_none()) {
     const Table table = cast_as<Table>(positions, "positions", "a contiguous float32 matrix");
-    if (static_cast<int64_t>(table.shape(1)) != hidden) fail("positions must be (count, hidden)");
+    if (static_cast<int64_t>(table.shape(1)) != first_width) fail("positions must be (count, hidden)");
     decoder.positions = table.data();
     decoder.position_count = static_cast<int64_t>(table.shape(0));
     made->owners.push_back(positions);
@@ -169,7 +188,7 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
     const Vector values = cast_as<Vector>(slopes, "slopes", "a contiguous float32 vector");
     decoder.slopes.assign(values.data(), values.data() + values.shape(0));
   }
-  decoder.final_norm = made->norm(final_norm, "final_norm", hidden);
+  decoder.final_norm = made->norm(final_norm, "final_norm", width);
   decoder.head = made->linear(head, "head");
   for (nb::handle rotary : rotaries) {
     const nb::tuple parts = cast_as<nb::tuple>(rotary, "rotaries", "a list of (frequencies, scale)");
@@ -177,7 +196,6 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
     const Vector values = cast_as<Vector>(parts[0], "frequencies", "a contiguous float32 vector");
     decoder.rotaries.push_back({{values.data(), values.data() + values.shape(0)}, cast_as<float>(parts[1], "scale", "a number")});
   }
-  for (nb::handle layer : layers) decoder.layers.push_back(made->layer(cast_as<nb::dict>(layer, "layers", "a list of dicts")));
   const std::string wrong = check(decoder);
   if (!wrong.empty()) fail(wrong);
   return made.release();

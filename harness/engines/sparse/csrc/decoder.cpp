@@ -18,19 +18,29 @@ std::string wrong_shape(const std::string& name, const Matrix& matrix, int64_t o
          std::to_string(outputs) + " x " + std::to_string(inputs);
 }
 
-std::string check_layer(const Decoder& decoder, const Layer& layer, const std::string& name) {
+std::string check_layer(const Decoder& decoder, const Layer& layer, int64_t width, const std::string& name) {
   const int64_t queries = decoder.heads * decoder.head_dim, keys = decoder.kv_heads * decoder.head_dim;
+  const auto behind = [](const Linear& shortcut, int64_t before) {
+    return exists(shortcut) ? shortcut.matrix.outputs : before;
+  };
+  const int64_t inner = behind(layer.attention_shortcut, width), outer = behind(layer.mlp_shortcut, inner);
+  const auto wrong_shortcut = [&](const char* which, const Linear& shortcut, int64_t before) {
+    return exists(shortcut) ? wrong_shape(name + which, shortcut.matrix, shortcut.matrix.outputs, before) : "";
+  };
   for (const std::string& error : {
-           wrong_shape(name + "query", layer.query.matrix, queries, decoder.hidden),
-           wrong_shape(name + "key", layer.key.matrix, keys, decoder.hidden),
-           wrong_shape(name + "value", layer.value.matrix, keys, decoder.hidden),
-           wrong_shape(name + "output", layer.output.matrix, decoder.hidden, queries),
-           decoder.gated ? wrong_shape(name + "gate", layer.gate.matrix, decoder.inner, decoder.hidden) : "",
-           wrong_shape(name + "up", layer.up.matrix, decoder.inner, decoder.hidden),
-           wrong_shape(name + "down", layer.down.matrix, decoder.hidden, decoder.inner),
+           wrong_shape(name + "query", layer.query.matrix, queries, width),
+           wrong_shape(name + "key", layer.key.matrix, keys, width),
+           wrong_shape(name + "value", layer.value.matrix, keys, width),
+           wrong_shape(name + "output", layer.output.matrix, inner, queries),
+           wrong_shortcut("attention_shortcut", layer.attention_shortcut, width),
+           decoder.gated ? wrong_shape(name + "gate", layer.gate.matrix, decoder.inner, inner) : "",
+           wrong_shape(name + "up", layer.up.matrix, decoder.inner, inner),
+           wrong_shape(name + "down", layer.down.matrix, outer, decoder.inner),
+           wrong_shortcut("mlp_shortcut", layer.mlp_shortcut, inner),
        }) {
     if (!error.empty()) return error;
   }
+  if (std::max({width, inner, outer}) > decoder.hidden) return name + "wider than hidden";
   if (!layer.attention_norm.weight || !layer.mlp_norm.weight) return name + "a norm is missing";
   if (layer.rotary < 0 || layer.rotary >= static_cast<int64_t>(decoder.rotaries.size())) return name + "unknown rotary";
   if (layer.window < 0) return name + "negative window";
@@ -53,11 +63,13 @@ std::string check(const Decoder& decoder) {
   for (const Rotary& rotary : decoder.rotaries) {
     if (static_cast<int64_t>(rotary.frequencies.size()) * 2 > decoder.head_dim) return "more angles than head_dim / 2";
   }
+  int64_t width = decoder.embedding_width;
   for (size_t index = 0; index < decoder.layers.size(); ++index) {
-    const std::string error = check_layer(decoder, decoder.layers[index], "layer " + std::to_string(index) + ": ");
+    const std::string error = check_layer(decoder, decoder.layers[index], width, "layer " + std::to_string(index) + ": ");
     if (!error.empty()) return error;
+    width = decoder.layers[index].outer_width();
   }
-  return wrong_shape("head", decoder.head.matrix, decoder.vocabulary, decoder.hidden);
+  return wrong_shape("head", decoder.head.matrix, decoder.vocabulary, width);
 }
 
 State::State(const Decoder& decoder, int64_t rows, int64_t capacity, bool bf16)

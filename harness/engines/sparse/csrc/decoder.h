@@ -32,6 +32,7 @@ struct Rotary {
 struct Norm {
   const float* weight = nullptr;
   const float* bias = nullptr;
+  float eps = 0.0f;
 };
 
 struct Layer {
@@ -39,20 +40,30 @@ struct Layer {
   Norm attention_norm, mlp_norm;               // of what they read
   Norm query_norm, key_norm;                   // over each head
   Norm attention_output_norm, mlp_output_norm; // of what is added
+  // Of a sliced model: what is added to is multiplied by these first, and may change its width. No matrix: as it is.
+  Linear attention_shortcut, mlp_shortcut;
   int64_t rotary = 0;                          // which of Decoder::rotaries
   int64_t window = 0;                          // tokens that a token sees, itself included; 0: all
+
+  // Widths of the residual stream in front of the attention, in front of the gates and behind the layer.
+  int64_t width() const { return query.matrix.inputs; }
+  int64_t inner_width() const { return output.matrix.outputs; }
+  int64_t outer_width() const { return down.matrix.outputs; }
 };
 
+inline bool exists(const Linear& linear) { return linear.matrix.outputs > 0; }
+
 struct Decoder {
-  int64_t hidden = 0, inner = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
-  float eps = 0.0f;
+  int64_t hidden = 0;                          // widest that the residual stream is
+  int64_t inner = 0, heads = 0, kv_heads = 0, head_dim = 0, vocabulary = 0;
   bool layer_norm = false;                     // norms subtract the mean
   bool gated = true;                           // down(act(gate(x)) * up(x)); otherwise down(act(up(x)))
   Activation activation = Activation::silu;
   float attention_scale = 1.0f, attention_cap = 0.0f, logit_cap = 0.0f, embedding_scale = 1.0f;
-  const float* embedding = nullptr;            // (vocabulary, hidden), or the same as bfloat16:
+  const float* embedding = nullptr;            // (vocabulary, embedding_width), or as bfloat16:
   const uint16_t* embedding_bf16 = nullptr;
-  const float* positions = nullptr;            // learned: (position_count, hidden), added to the embedding
+  int64_t embedding_width = 0;
+  const float* positions = nullptr;            // learned: (position_count, the same width), added to the embedding
   int64_t position_count = 0;
   std::vector<float> slopes;                   // ALiBi: per head, or none
   Norm final_norm;

@@ -31,6 +31,13 @@ class Worker {
     int64_t stride;
   };
 
+  // What goes into the residual stream: x = (shortcut) x + (norm of) delta.
+  struct Added {
+    const float* delta = nullptr;
+    const Norm* norm = nullptr;
+    const Linear* shortcut = nullptr;
+  };
+
   using Clock = std::chrono::steady_clock;
 
   // What was done since the last lap is over.
@@ -53,7 +60,8 @@ class Worker {
 
   void start();
   void apply(const Norm& norm, const float* input, int64_t n, float* out);
-  void add_and_norm(const float* delta, const Norm* delta_norm, const Norm& norm);
+  void carry(const Linear& shortcut);
+  void add_and_norm(const Added& added, const Norm& norm, int64_t width);
   void prepare(std::initializer_list<const Linear*> linears, const float* input, int64_t stride);
   void multiply_all(std::initializer_list<Target> targets);
   void multiply_tiles(const Target& target, Tiles tiles);
@@ -78,12 +86,11 @@ class Worker {
 
 void Worker::run() noexcept {
   start();
-  const float* delta = nullptr;
-  const Norm* delta_norm = nullptr;
+  Added added;
   for (size_t index = 0; index < decoder_.layers.size(); ++index) {
     const Layer& layer = decoder_.layers[index];
     const bool last = index + 1 == decoder_.layers.size();
-    add_and_norm(delta, delta_norm, layer.attention_norm);
+    add_and_norm(added, layer.attention_norm, layer.width());
     prepare({&layer.query, &layer.key, &layer.value}, buffers_.normed, pass_.hidden_stride);
     float* keys = pass_.qkv + decoder_.heads * decoder_.head_dim;
     multiply_all({{&layer.query, prepared_[0], pass_.qkv, pass_.qkv_stride},
@@ -99,7 +106,9 @@ void Worker::run() noexcept {
     prepare({&layer.output}, pass_.mixed, pass_.mixed_stride);
     multiply_all({{&layer.output, prepared_[0], pass_.delta, pass_.hidden_stride}});
     meet();
-    add_and_norm(pass_.delta, &layer.attention_output_norm, layer.mlp_norm);
+    carry(layer.attention_shortcut);
+    add_and_norm({pass_.delta, &layer.attention_output_norm, &layer.attention_shortcut}, layer.mlp_norm,
+                 layer.inner_width());
     if (decoder_.gated) {
       multiply_gated(layer);
     } else {
@@ -109,10 +118,10 @@ void Worker::run() noexcept {
     prepare({&layer.down}, pass_.gate, pass_.inner_stride);
     multiply_all({{&layer.down, prepared_[0], pass_.delta, pass_.hidden_stride}});
     meet();
-    delta = pass_.delta;
-    delta_norm = &layer.mlp_output_norm;
+    carry(layer.mlp_shortcut);
+    added = {pass_.delta, &layer.mlp_output_norm, &layer.mlp_shortcut};
   }
-  add_and_norm(delta, delta_norm, decoder_.final_norm);
+  add_and_norm(added, decoder_.final_norm, decoder_.layers.back().outer_width());
   write_logits();
 }
 
@@ -120,7 +129,7 @@ void Worker::start() {
   rows_ = static_cast<int64_t>(pass_.items.size());
   alone_ = rows_ <= kFewRows;
   buffers_ = alone_ ? pass_.own[rank_] : pass_.shared;
-  const int64_t hidden = decoder_.hidden;
+  const int64_t hidden = decoder_.embedding_width;
   for (int64_t row = first_row(); row < last_row(); ++row) {
     const int64_t token = pass_.items[row].token;
     float* to = x(row);
@@ -143,24 +152,35 @@ void Worker::start() {
 
 void Worker::apply(const Norm& norm, const float* input, int64_t n, float* out) {
   if (decoder_.layer_norm) {
-    ops_.layer_norm(input, norm.weight, norm.bias, decoder_.eps, n, out);
+    ops_.layer_norm(input, norm.weight, norm.bias, norm.eps, n, out);
   } else {
-    ops_.norm(input, norm.weight, decoder_.eps, n, out);
+    ops_.norm(input, norm.weight, norm.eps, n, out);
   }
 }
 
-// x += delta (normed first, if that has a norm); normed = norm(x)
-void Worker::add_and_norm(const float* delta, const Norm* delta_norm, const Norm& norm) {
+// Multiplies the residual stream by a shortcut, if there is one; x itself stays until what is added is at hand.
+void Worker::carry(const Linear& shortcut) {
+  if (!exists(shortcut)) return;
+  prepare({&shortcut}, buffers_.x, pass_.hidden_stride);
+  multiply_all({{&shortcut, prepared_[0], pass_.carried, pass_.hidden_stride}});
+  meet();
+}
+
+// x = x + delta (see Added); normed = norm(x)
+void Worker::add_and_norm(const Added& added, const Norm& norm, int64_t width) {
   for (int64_t row = first_row(); row < last_row(); ++row) {
-    if (delta) {
-      const float* change = delta + row * pass_.hidden_stride;
-      if (delta_norm->weight) {
-        apply(*delta_norm, change, decoder_.hidden, normed(row));
+    if (added.delta) {
+      const float* change = added.delta + row * pass_.hidden_stride;
+      if (added.norm->weight) {
+        apply(*added.norm, change, width, normed(row));
         change = normed(row);
       }
-      ops_.add(x(row), change, decoder_.hidden);
+      if (exists(*added.shortcut)) {
+        std::memcpy(x(row), pass_.carried + row * pass_.hidden_stride, static_cast<size_t>(width) * sizeof(float));
+      }
+      ops_.add(x(row), change, width);
     }
-    apply(norm, x(row), decoder_.hidden, normed(row));
+    apply(norm, x(row), width, normed(row));
   }
   lap(&Times::other);
 }

@@ -38,7 +38,7 @@ struct Scratch {
   Rows shared;                     // many rows: one copy, rows are split over threads
   std::vector<Rows> own;           // few rows: every thread computes norms for itself, which saves a meeting
   std::vector<Room> scores;
-  Room qkv, mixed, gate, up, delta, logits;
+  Room qkv, mixed, gate, up, delta, carried, logits;
   std::map<int64_t, size_t> prepared_bytes;  // by number of rows
 };
 

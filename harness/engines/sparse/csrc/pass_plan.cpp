@@ -24,6 +24,9 @@ size_t prepared_bytes(const Decoder& decoder, int64_t rows) {
     most = std::max({most, prepared_bytes({&layer.query, &layer.key, &layer.value}, rows),
                      prepared_bytes({&layer.output}, rows), prepared_bytes({&gate, &layer.up}, rows),
                      prepared_bytes({&layer.down}, rows)});
+    for (const Linear* shortcut : {&layer.attention_shortcut, &layer.mlp_shortcut}) {
+      if (exists(*shortcut)) most = std::max(most, prepared_bytes({shortcut}, rows));
+    }
   }
   return most;
 }
@@ -87,6 +90,10 @@ void Pass::allocate(Scratch& scratch) {
   gate = scratch.gate.floats(rows * inner_stride);
   up = scratch.up.floats(rows * inner_stride);
   delta = scratch.delta.floats(rows * hidden_stride);
+  const auto sliced = [](const Layer& layer) { return exists(layer.attention_shortcut) || exists(layer.mlp_shortcut); };
+  if (std::any_of(decoder.layers.begin(), decoder.layers.end(), sliced)) {
+    carried = scratch.carried.floats(rows * hidden_stride);
+  }
 }
 
 uint8_t* Room::bytes(size_t wanted) {

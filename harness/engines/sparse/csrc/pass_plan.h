@@ -48,6 +48,7 @@ struct Pass {
   std::vector<Rows> own;
   std::vector<float*> scores;
   float *qkv = nullptr, *mixed = nullptr, *gate = nullptr, *up = nullptr, *delta = nullptr;
+  float* carried = nullptr;        // what the residual stream is behind a shortcut
   int64_t hidden_stride, qkv_stride, mixed_stride, inner_stride, score_stride = 0;
   Activations* prepared[kInputs] = {};  // of the shared rows
 
