@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 MASKS = "masks.safetensors"
+BASES = "bases.safetensors"
+"""Bases of a sliced model (`sparsify.slicegpt.bases`)."""
 # What a model needs beside its weights to be opened and prompted, and the licence that it comes with.
 _COMPANIONS = (
     "generation_config.json",

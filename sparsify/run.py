@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsify.checkpoint import MASKS, Checkpoint, companions, model_fingerprint, open_checkpoint, write_index
+from sparsify.checkpoint import BASES, MASKS, Checkpoint, companions, model_fingerprint, open_checkpoint, write_index
 from sparsify.corpus import sha256_file
 from sparsify.errors import CheckpointError, NumericsError, RecipeError, SparsifyError
 from sparsify.files import commit, empty_directory, sha256_json
@@ -269,8 +269,9 @@ def _copy_model(source: Checkpoint, target: Path) -> None:
     # Copies, not links: a tool that saves over a variant in place must not reach into the store or the base model.
     for path in (*source.files, source.path / "config.json", *companions(source.path)):
         shutil.copyfile(path, target / path.name)
-    if (source.path / MASKS).exists():
-        shutil.copyfile(source.path / MASKS, target / MASKS)
+    for name in (MASKS, BASES):
+        if (source.path / name).exists():
+            shutil.copyfile(source.path / name, target / name)
     write_index(target, [path.name for path in source.files])
 
 

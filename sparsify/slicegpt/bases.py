@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sparsify.checkpoint import BASES
 from sparsify.errors import SparsifyError
 from sparsify.shards import ShardWriter, read_header, read_tensor
 from sparsify.slicegpt.fold import NormParts
 
-BASES = "bases.safetensors"
 _CENTRED, _SCALE, _SHIFT = "centred", "final.scale", "final.shift"
 # A scale below this cannot be divided by: the last state is then left out.
 _LEAST = 1e-4

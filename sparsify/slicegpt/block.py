@@ -62,19 +62,17 @@ class FoldedBlock:
     mlp: Side
     others: Mapping[str, Tensor]
 
-    def sliced(self, taken: Tensor, between: Tensor, given: Tensor) -> dict[str, Tensor]:
+    def sliced(self, taken: Tensor, between: Tensor | None, given: Tensor) -> dict[str, Tensor]:
         """All parameters of the sliced block, float64 but for `others`.
 
         Args:
             taken: Basis of the stream in front of the block, float64 [width, kept].
-            between: Behind attention; of a parallel block that behind the block.
+            between: Behind attention; None where attention and MLP stand side by side.
             given: Behind the block.
         """
-        parallel = between is given
-        read = taken if parallel else between
-        found = {**self.attention.reading(taken), **self.attention.writing(between)}
-        found |= {**self.mlp.reading(read), **self.mlp.writing(given), **self.others}
-        if parallel:
+        found = {**self.attention.reading(taken), **self.attention.writing(given if between is None else between)}
+        found |= {**self.mlp.reading(taken if between is None else between), **self.mlp.writing(given), **self.others}
+        if between is None:
             return {**found, f"{SHORTCUT}.weight": shortcut(taken, given)}
         return {
             **found,

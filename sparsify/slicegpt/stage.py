@@ -220,7 +220,7 @@ class _Run:
         taken, at = self.basis, (index + 1) * self.family.cuts
         if self.family.parallel:
             kept = [self._behind(index, stock, folded, at)]
-            tensors = folded.sliced(taken, self.basis, self.basis)
+            tensors = folded.sliced(taken, None, self.basis)
         else:
             self._set(stock, folded.attention.reading(taken), folded.attention.writing(None))
             middle = self._behind_attention(index, stock, folded)

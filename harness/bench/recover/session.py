@@ -46,6 +46,18 @@ def expected_seconds(pieces: Sequence[tuple[Arm, int]], settings: Settings) -> l
     return found
 
 
+def pretrained(arm: Arm, seed: int, settings: Settings) -> frozenset[str]:
+    """Names of the pretrained models that a piece is made from; equal names mean the same model."""
+    if arm.method == COST:
+        return frozenset()
+    found, before = [], ""
+    for stage in recipe_of(arm, seed, None, settings)["stages"]:
+        before = sha256_json([before, stage])
+        if "pretrain" in stage:
+            found.append(before)
+    return frozenset(found)
+
+
 @dataclass
 class Session:
     """What a run needs.
@@ -64,6 +76,7 @@ class Session:
     jobs: int = 1
     quiet: bool = False
     _finished: set[tuple[str, int]] = field(default_factory=set, init=False)
+    _made: set[str] = field(default_factory=set, init=False)
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -138,10 +151,19 @@ class Session:
             }
         )
         self._finished.add((task.arm.name, task.seed))
+        self._made |= pretrained(task.arm, task.seed, self.settings)
 
     def _ready(self, task: Task, running: list[Task]) -> bool:
         assert isinstance(task, (PieceTask, CostTask))
-        return task.needs <= self._finished
+        if not task.needs <= self._finished:
+            return False
+        # Two pieces that begin with the same pretraining would wait for each other; there is other work.
+        being_made: frozenset[str] = frozenset().union(*(self._unmade(other) for other in running))
+        return not being_made & self._unmade(task)
+
+    def _unmade(self, task: Any) -> frozenset[str]:
+        """The pretrained models of a piece that no finished piece was made from."""
+        return pretrained(task.arm, task.seed, self.settings) - self._made
 
     def _task(self, arm: Arm, seed: int) -> PieceTask | CostTask:
         if arm.method == COST:
