@@ -30,6 +30,14 @@ _RECOVER = (
     "all seeds take about 8 hours on one core and half of that on two; `--list` says what each takes."
 )
 
+_SLICE = (
+    "Examples:  sparsebench bench slice --model pocket --arms 'pocket/slice25*' --out out/slice  |  sparsebench bench "
+    "slice --data ../shared/data --out results/slicegpt  |  sparsebench bench slice --model pocket --speed 60 --out "
+    "out/slice  |  sparsebench bench slice --report --out results/slicegpt. An interrupted run continues: finished "
+    "arms are not run again. Both models with all arms take about two hours on one core, and the text model half an "
+    "hour more."
+)
+
 
 def sparsify(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, results.md, plots, raw lines.")],
@@ -204,8 +212,60 @@ def recover(
         typer.echo(f"results: {out / 'results.md'}")
 
 
+def slice_(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for results.json, results.md, plots, raw lines.")],
+    model: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="pocket or text (trained here); repeatable.")
+    ] = None,
+    arms: Annotated[str | None, typer.Option(help="Names or globs, such as 'pocket/slice25*'.")] = None,
+    data: Annotated[
+        Path, typer.Option(envvar="SPARSEBENCH_DATA", help="Folder of real text, for the model text.")
+    ] = Path("../shared/data"),
+    work: Annotated[Path | None, typer.Option(help="Folder for text, models, variants and answers.")] = None,
+    items: Annotated[int, typer.Option(min=2, help="Test items of each skill.")] = 1000,
+    engine: Annotated[str, typer.Option(help="What answers test items: torch, sparse or auto.")] = "auto",
+    jobs: Annotated[int, typer.Option(min=0, help="Arms at a time; 0 = one per core, at most 4.")] = 0,
+    speed: Annotated[float, typer.Option(min=0, help="Seconds of measuring a speed panel; 0 = none.")] = 0.0,
+    report: Annotated[
+        bool, typer.Option("--report", help="Measure nothing; write the results of what is there.")
+    ] = False,
+    list_arms: Annotated[bool, typer.Option("--list", help="Print the arms and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Slice models (SliceGPT) in every way, and measure perplexity, skills, size, speed and recovery."""
+    import shlex
+    import sys
+
+    from harness.bench.slicing.arms import chosen_arms
+    from harness.bench.slicing.run import MODELS, Plan, run_benchmark
+    from harness.bench.slicing.settings import Settings
+    from harness.models import cache_directory
+
+    models = tuple(one_of("--model", name, MODELS) for name in model or MODELS)
+    chosen = chosen_arms(arms, models)
+    if list_arms:
+        typer.echo("\n".join(arm.name for arm in chosen))
+        return
+    plan = Plan(
+        models=models,
+        arms=chosen,
+        out=out,
+        work=(work or cache_directory() / "bench-slice").expanduser().absolute(),
+        data=data.expanduser().absolute(),
+        engine=engine,
+        jobs=jobs,
+        speed=speed,
+        settings=Settings(items=items),
+        command=f"sparsebench {shlex.join(word for word in sys.argv[1:] if word != '--report')}",
+    )
+    run_benchmark(plan, measure=not report, quiet=quiet)
+    if not quiet:
+        typer.echo(f"results: {out / 'results.md'}")
+
+
 def add_comparisons(app: typer.Typer) -> None:
     """Make them subcommands of `app`."""
     app.command(epilog=_SPARSIFY)(sparsify)
     app.command(epilog=_ENGINES)(engines)
     app.command(epilog=_RECOVER)(recover)
+    app.command("slice", epilog=_SLICE)(slice_)

@@ -31,12 +31,13 @@ from harness.bench.recover.arms import (
 from harness.bench.recover.claims import check_claims
 from harness.bench.recover.cost import Operations
 from harness.bench.recover.numbers import Record, speed_ratio
-from harness.bench.recover.piece import PieceTask, Place, encode_scores, folder_of, read_lines, suite_plan
+from harness.bench.recover.piece import PieceTask, Place, folder_of, read_lines
 from harness.bench.recover.plot import Point, recovery_plot, recovery_points
 from harness.bench.recover.recipes import recipe_of, tokens_of
 from harness.bench.recover.run import listing, write_results
-from harness.bench.recover.session import expected_seconds
+from harness.bench.recover.session import expected_seconds, pretrained
 from harness.bench.recover.settings import SKILLS, Settings
+from harness.bench.skills import encode_scores, suite_plan
 from harness.errors import ConfigError, CorruptRecordError
 from harness.fingerprint import plan_sha256
 from harness.stats import mean_of_recoveries, seeds_recovery
@@ -134,7 +135,7 @@ def scores_of(suite: str, level: float, seed: int) -> list[float]:
 def line(arm: Arm, seed: int, level: float, **more: Any) -> dict[str, Any]:
     scores = {}
     for suite in arm.suites:
-        items = [(item.item_id, item.item_hash) for item in suite_plan(suite, SETTINGS).items()]
+        items = [(item.item_id, item.item_hash) for item in suite_plan(suite, SETTINGS.items, SETTINGS.batch).items()]
         values = encode_scores(scores_of(suite, level, seed))
         scores[suite] = {"items": plan_sha256(items), "metric": "m", "unanswered": 0, "values": values}
     pruned = {"tensors": 1, "pruned": 7, "revived": 0} if arm.pattern else None
@@ -174,7 +175,7 @@ def test_a_comparison_is_what_the_statistics_say_of_items_clusters_and_seeds() -
         suite: seeds_recovery(
             [scores_of(suite, 0.5, seed) for seed in range(3)],
             [scores_of(suite, 0.8, seed) for seed in range(4)],
-            [item.cluster for item in suite_plan(suite, SETTINGS).items()],
+            [item.cluster for item in suite_plan(suite, SETTINGS.items, SETTINGS.batch).items()],
         )
         for suite in SKILLS
     }
@@ -316,3 +317,13 @@ def test_wrong_options_are_named(tmp_path: Path, options: list[str], said: str) 
     done = CliRunner().invoke(bench_app, ["recover", *out, *options])
     assert isinstance(done.exception, ConfigError) and said in str(done.exception)
     assert not (tmp_path / "work").exists()
+
+
+def test_pieces_that_begin_with_the_same_pretraining_do_not_wait_for_each_other() -> None:
+    """Those share its name; what needs another, or none, is free to run beside it."""
+    final70, final50 = Arm(FINAL, "70"), Arm(FINAL, "50")
+    assert pretrained(final50, 0, SETTINGS) < pretrained(final70, 0, SETTINGS)
+    assert len(pretrained(final70, 0, SETTINGS)) == 2
+    for other in (Arm("ce", "70"), Arm("dense"), Arm(FINAL, "2:4"), Arm("cost", "70")):
+        assert not pretrained(other, 0, SETTINGS) & pretrained(final70, 0, SETTINGS)
+    assert not pretrained(final70, 1, SETTINGS) & pretrained(final70, 0, SETTINGS)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.bench.recover.arms import BASE, COST, Arm
-from harness.bench.recover.piece import suite_plan
-from harness.bench.recover.session import mean_score
 from harness.bench.recover.settings import SKILLS, Settings
+from harness.bench.skills import mean_score, suite_plan
 from harness.errors import CorruptRecordError
 from harness.stats import Estimate, PairedEstimate, mean_ci, mean_of_recoveries, seeds_recovery
 
@@ -97,7 +96,7 @@ class Record:
         """
         from harness.fingerprint import plan_sha256
 
-        items = suite_plan(suite, self.settings).items()
+        items = suite_plan(suite, self.settings.items, self.settings.batch).items()
         if hashes - {plan_sha256([(item.item_id, item.item_hash) for item in items])}:
             raise CorruptRecordError(f"the journal holds {suite} items of another version; choose another --out")
         return self._clusters.setdefault(suite, [item.cluster for item in items])

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,20 +17,16 @@ from harness.bench.recover.arms import Arm
 from harness.bench.recover.corpora import corpus_file
 from harness.bench.recover.recipes import recipe_of
 from harness.bench.recover.settings import LEAD_SEED, Settings
-from harness.cells import Cell, SuitePlan, read_state, run_cell
+from harness.bench.skills import DTYPE, Examiner, Part, Send
 from harness.errors import InfrastructureError
-from harness.evaluate.plan import GenSettings
 from harness.layout import Layout
 from harness.models import public_name
 
 if TYPE_CHECKING:
     from sparsify.variant import VariantInfo
 
-Send = Callable[[str, Any], None]
-DTYPE = "float32"
 _MAKING = 0.75
 """Share of a piece's progress that is making, not measuring."""
-_DIGITS = 6
 
 
 @dataclass(frozen=True)
@@ -69,11 +65,6 @@ def read_lines(journal: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(text))
     return lines
-
-
-def suite_plan(suite: str, settings: Settings) -> SuitePlan:
-    """A skill as the benchmark measures it."""
-    return SuitePlan(suite, "pocket", settings.items, GenSettings(batch_size=settings.batch))
 
 
 @dataclass(frozen=True)
@@ -156,9 +147,7 @@ class PieceTask:
             teacher_dir=self._teacher(send),
         )
         parsed = parse_recipe(recipe, name=self.arm.method, where=self.name)
-        return make_variant(
-            self.place.base, parsed, self.directory, options=options, progress=_Part(send, 0.0, _MAKING)
-        )
+        return make_variant(self.place.base, parsed, self.directory, options=options, progress=Part(send, 0.0, _MAKING))
 
     def _line(self, arm: Arm, seed: int) -> dict[str, Any]:
         wanted = {"kind": "arm", "arm": arm.name, "seed": seed, **self.key}
@@ -196,23 +185,17 @@ class PieceTask:
         return teacher.directory
 
     def _measure(self, variant: Path, send: Send) -> dict[str, Any]:
-        from harness.engines import load_engine
-
-        cells = [
-            Cell(variant.name, suite_plan(suite, self.settings), f"{self.place.engine}/{DTYPE}", self.place.layout)
-            for suite in self.arm.suites
-        ]
-        missing = [cell for cell in cells if read_state(cell) is None]
-        if missing:
-            options = {"device": "cpu", "dtype": DTYPE, "threads": self.place.threads}
-            engine = load_engine(self.place.engine, variant, **options)
-            for index, cell in enumerate(missing):
-                share = (1 - _MAKING) / len(missing)
-                part = _Part(send, _MAKING + index * share, share)
-                state = run_cell(cell, engine, sandbox_refusal=None, progress=part)
-                if state.refused:
-                    raise InfrastructureError(f"{cell.name}: {state.refused}")
-        return {cell.plan.name: _scores(cell) for cell in cells}
+        examiner = Examiner(
+            items=self.settings.items,
+            batch=self.settings.batch,
+            engine=self.place.engine,
+            threads=self.place.threads,
+            layout=self.place.layout,
+        )
+        rest = 1 - _MAKING
+        return examiner.measure(
+            variant, self.arm.suites, lambda start, share: Part(send, _MAKING + rest * start, rest * share)
+        )
 
 
 @contextlib.contextmanager
@@ -227,28 +210,6 @@ def _alone(path: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _scores(cell: Cell) -> dict[str, Any]:
-    from harness.fingerprint import plan_sha256
-    from harness.records import read_samples
-    from harness.report.cells import primary_score
-
-    rows = read_samples(cell.layout.samples(cell.variant, cell.plan.name))
-    metric = cell.plan.suite.primary_metric
-    return {
-        "items": plan_sha256([(row.item_id, row.item_hash) for row in rows]),
-        "metric": metric,
-        "unanswered": sum(row.counts_as_zero for row in rows),
-        "values": encode_scores([primary_score(row, metric) for row in rows]),
-    }
-
-
-def encode_scores(values: Sequence[float]) -> str | list[float]:
-    """Scores of items, short: a string of 0 and 1 where all are right or wrong, else numbers."""
-    if all(value in (0.0, 1.0) for value in values):
-        return "".join("1" if value else "0" for value in values)
-    return [round(value, _DIGITS) for value in values]
-
-
 def _facts(info: VariantInfo) -> dict[str, Any]:
     trained = [stage for stage in info.stages if "chosen" in stage]
     return {
@@ -260,16 +221,3 @@ def _facts(info: VariantInfo) -> dict[str, Any]:
         "chosen": trained[-1]["chosen"] if trained else None,
         "events": [event.model_dump() for event in info.events],
     }
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Progress of a part of the piece."""
-
-    send: Send
-    start: float
-    share: float
-
-    def update(self, done: float, total: float, note: str = "") -> None:
-        """Pass on the fraction that is done of the whole piece."""
-        self.send("progress", (self.start + self.share * (done / total if total else 1.0), note))

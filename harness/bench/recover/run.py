@@ -16,6 +16,7 @@ from harness.bench.recover.plot import recovery_plot, recovery_points
 from harness.bench.recover.render import markdown
 from harness.bench.recover.session import Session, expected_seconds
 from harness.bench.recover.settings import Settings
+from harness.bench.skills import need_sandbox, usable_engine
 from harness.bench.sparsify.claims import as_json
 from harness.bench.sparsify.journal import Journal
 from harness.errors import ConfigError
@@ -68,7 +69,7 @@ def run_benchmark(plan: Plan, *, measure: bool = True, quiet: bool = False) -> d
         base=model_directory(plan.settings.model, offline=True),
         journal=plan.out / JOURNAL,
         work=plan.work,
-        engine=_engine(plan.engine),
+        engine=usable_engine(plan.engine),
         threads=options.threads,
     )
     journal = Journal(place.journal)
@@ -77,7 +78,7 @@ def run_benchmark(plan: Plan, *, measure: bool = True, quiet: bool = False) -> d
         if any(
             session.known(arm, seed) is None for arm, seed in pieces_of(plan.arms, plan.seeds) if arm.method != COST
         ):
-            _need_sandbox()
+            need_sandbox()
         session.run(plan.arms, plan.seeds, hours=plan.hours)
     record = Record(journal.lines, session.key, plan.settings)
     if not record.arms and not record.failed and record.cost is None:
@@ -146,20 +147,3 @@ def _comparison(found: Comparison) -> dict[str, Any]:
 def _piece(line: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("seed", "variant_sha256", "zeros", "bits", "masks", "chosen", "engine", "make_seconds", "evaluate_seconds")
     return {name: line[name] for name in kept}
-
-
-def _engine(name: str) -> str:
-    from harness.engines import resolve_engine, why_not
-
-    chosen = resolve_engine(name)
-    why = why_not(chosen)
-    if why is not None:
-        raise ConfigError(f"--engine {name}: {why}")
-    return chosen
-
-
-def _need_sandbox() -> None:
-    """Refuse before hours are spent: the code skill needs a sandbox."""
-    from harness.evaluate.sandbox import open_sandbox, preflight
-
-    preflight(open_sandbox())

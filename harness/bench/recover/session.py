@@ -17,6 +17,7 @@ from harness.bench.recover.cost import CostTask
 from harness.bench.recover.piece import PieceTask, Place
 from harness.bench.recover.recipes import recipe_of, tokens_of
 from harness.bench.recover.settings import LEAD_SEED, Settings
+from harness.bench.skills import mean_score
 from harness.bench.sparsify.journal import Journal
 from harness.errors import ConfigError, InfrastructureError
 from harness.pool import Pool, Task
@@ -204,8 +205,3 @@ def _told(line: Mapping[str, Any]) -> str:
     scores = ", ".join(f"{suite} {mean_score(cell['values']):.1%}" for suite, cell in line["scores"].items())
     rate = f", lr {line['chosen']['lr']:g}" if line["chosen"] else ""
     return f"{scores}{rate}; {(line['make_seconds'] + line['evaluate_seconds']) / 60:.1f} min"
-
-
-def mean_score(values: str | Sequence[float]) -> float:
-    """Mean of encoded scores; 0 where there are none."""
-    return sum(map(float, values)) / len(values) if values else 0.0
