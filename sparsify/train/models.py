@@ -14,6 +14,7 @@ from sparsify.checkpoint import copy_companions
 from sparsify.errors import CheckpointError, SparsifyError
 from sparsify.slicegpt import PREFIX, register_for
 from sparsify.slicegpt.bases import Bases, read_bases
+from sparsify.train.attention import attend_by_document
 from sparsify.train.gradual import pruned_weights
 from sparsify.train.held import HeldMasks
 from sparsify.train.hooks import Single, Strategy
@@ -59,6 +60,8 @@ class Student:
         """
         self._job, self._gradual = job, settings.gradual
         self.model = self._load(job.strategy, job.device)
+        if job.device == "cpu" and not job.strategy.spread:
+            attend_by_document(self.model)
         if settings.checkpoint_activations:
             model: Any = self.model
             with warnings.catch_warnings():
@@ -142,6 +145,8 @@ def load_teacher(job: TrainJob, settings: TrainSettings) -> nn.Module | None:
     teacher = job.strategy.load(
         job.teacher_dir, job.teacher_device or job.device, torch.float32, lambda module, _: _freeze(module)
     )
+    if (job.teacher_device or job.device) == "cpu" and not job.strategy.spread:
+        attend_by_document(teacher)
     return teacher.eval()
 
 
