@@ -63,10 +63,10 @@ def _attention(
             for tensor in (query, key, value)
         ]
         done = [
-            _causal(*(part.transpose(0, 1)[None] for part in document), scaling)[0].transpose(0, 1)
-            for document in zip(*parts, strict=True)
+            _causal(q.transpose(0, 1)[None], k.transpose(0, 1)[None], v.transpose(0, 1)[None], scaling)[0]
+            for q, k, v in zip(*parts, strict=True)
         ]
-        return torch.cat(done).reshape(batch, tokens, heads, -1), None
+        return torch.cat(done, dim=1).transpose(0, 1).reshape(batch, tokens, heads, -1), None
     if plain and attention_mask is None and 1 < tokens == key.shape[2]:
         return _causal(query, key, value, scaling).transpose(1, 2), None
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

@@ -35,6 +35,12 @@ NAMES = {
     "sparse80-ladder",
     "sparse70-gradual",
     "sparse70-lora",
+    "slice25",
+    "slice25-recovered",
+    "slice25-lora",
+    "slice25-int8",
+    "slice25-sparse50",
+    "slice25-stock",
 }
 PRUNE = 'prune: {method: sparsegpt, sparsity: 0.5, calibration: {source: "x.jsonl"}}'
 
@@ -51,6 +57,8 @@ def test_builtins() -> None:
     assert kinds["dense"] == []
     assert kinds["dense-finetuned"] == ["finetune"]
     assert kinds["2of4-int8"] == ["prune", "quantize"]
+    assert kinds["slice25-recovered"] == ["slice", "finetune"]
+    assert kinds["slice25-int8"] == ["slice", "quantize"] and kinds["slice25-sparse50"] == ["slice", "prune"]
     assert kinds["sparse70-recovered-int8"] == ["prune", "finetune", "quantize"]
 
 

@@ -275,6 +275,7 @@ def test_recovery_with_squarehead_across_the_rotation(
     tuned = {
         "finetune": {
             **{"data": ["text"], "tokens": 4000, "batch_tokens": 256, "seq": 32, "lr": 0.003, "teacher": "base"},
+            "losses": {"ce": 0.0, "squarehead": 1.0},
             **({"lora": {"rank": 4}} if kind == "lora" else {}),
         }
     }
@@ -284,9 +285,9 @@ def test_recovery_with_squarehead_across_the_rotation(
     model = load_model(directory)
     assert type(model).__name__ == "SlicedLlamaForCausalLM" and info.loaders == ["sparsebench"]
     curves = [json.loads(line) for line in (directory / "curves-2-finetune.jsonl").read_text().splitlines()]
-    first, last = curves[0], curves[-1]
-    assert len(first["squarehead_blocks"]) == 3
-    assert last["losses"]["squarehead"] < first["losses"]["squarehead"] and last["losses"]["ce"] < first["losses"]["ce"]
+    assert len(curves[0]["squarehead_blocks"]) == 3
+    losses = [line["losses"]["squarehead"] for line in curves]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
 
 
 def test_squarehead_needs_the_bases(model_dir: Path, sliced: Callable[..., tuple[Path, VariantInfo]]) -> None:

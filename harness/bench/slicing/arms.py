@@ -16,12 +16,16 @@ LIKE, OTHER = "like", "other"
 TEXTS = (LIKE, OTHER)
 SCHEDULES = ("uniform", "mass")
 SIGNALS = ("norm", "stream")
-NONE, CE, CE_KL, CE_SQUAREHEAD, LORA, INT8, PRUNED = "", "ce", "ce+kl", "ce+squarehead", "lora", "int8", "50%"
+NONE, CE, CE_KL, CE_SQUAREHEAD, KL_SQUAREHEAD = "", "ce", "ce+kl", "ce+squarehead", "kl+squarehead"
+LORA, INT8, PRUNED = "lora", "int8", "50%"
+RECOVERY = KL_SQUAREHEAD
+"""What every fraction is recovered with."""
 _LOSSES = {
     CE: {"ce": 1.0},
     LORA: {"ce": 1.0},
     CE_KL: {"ce": 1.0, "kl": 1.0, "squarehead": 0.0},
     CE_SQUAREHEAD: {"ce": 1.0, "kl": 0.0, "squarehead": 1.0},
+    KL_SQUAREHEAD: {"ce": 0.0, "kl": 1.0, "squarehead": 1.0},
 }
 
 
@@ -34,8 +38,8 @@ class Arm:
         fraction: Percentage of the stream that is cut off; 0 is the dense model.
         text: What it is calibrated on.
         schedule, signals, basis, orientation, head: Of the slice stage.
-        after: What follows the slicing: `ce`, `ce+kl`, `ce+squarehead` (fine-tuning with these losses, the dense model
-            teaching), `lora`, `int8` or `50%` (pruned by SparseGPT), or nothing.
+        after: What follows the slicing: `ce`, `ce+kl`, `ce+squarehead`, `kl+squarehead` (fine-tuning with these losses,
+            the dense model teaching), `lora`, `int8` or `50%` (pruned by SparseGPT), or nothing.
     """
 
     model: str
@@ -84,7 +88,7 @@ class Arm:
                     "basis": self.basis,
                     "orientation": self.orientation,
                     "slice_head": self.head,
-                    "keep_bases": self.after == CE_SQUAREHEAD,
+                    "keep_bases": self.after in (CE_SQUAREHEAD, KL_SQUAREHEAD),
                     "calibration": calibration,
                 }
             }
@@ -98,7 +102,7 @@ class Arm:
         if self.after == PRUNED:
             calibration = {"source": self.text, "samples": settings.samples, "seq": settings.seq}
             return [{"prune": {"method": "sparsegpt", "sparsity": 0.5, "calibration": calibration}}]
-        taught = self.after in (CE_KL, CE_SQUAREHEAD)
+        taught = self.after in (CE_KL, CE_SQUAREHEAD, KL_SQUAREHEAD)
         lr = settings.lora_lr if self.after == LORA else settings.lr
         return [
             {
@@ -144,9 +148,9 @@ def _of(model: str) -> list[Arm]:
         Arm(model, 25, orientation="random", after=INT8),
         Arm(model, 25, after=PRUNED),
     ]
-    trained = [Arm(model, after=CE), *(Arm(model, fraction, after=CE) for fraction in FRACTIONS)]
-    trained += [Arm(model, 25, after=after) for after in (CE_KL, CE_SQUAREHEAD, LORA)]
-    trained += [Arm(model, 25, basis="shared", after=CE)]
+    trained = [Arm(model, after=CE), *(Arm(model, fraction, after=RECOVERY) for fraction in FRACTIONS)]
+    trained += [Arm(model, 25, after=after) for after in (CE, CE_KL, CE_SQUAREHEAD, LORA)]
+    trained += [Arm(model, 25, basis="shared", after=CE_KL)]
     return [Arm(model), *grid, *details, *trained]
 
 

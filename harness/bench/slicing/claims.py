@@ -12,6 +12,7 @@ from harness.bench.slicing.arms import (
     INT8,
     OTHER,
     PRUNED,
+    RECOVERY,
     SCHEDULES,
     TEXTS,
     Arm,
@@ -59,7 +60,7 @@ def check_claims(record: Record, models: Sequence[str]) -> list[Claim]:
             ),
             _fewer(record, model),
         ]
-    claims += [_keeps(record, after) for after in (CE, CE_KL, CE_SQUAREHEAD)]
+    claims += [_keeps(record, after) for after in (RECOVERY, CE)]
     return claims
 
 

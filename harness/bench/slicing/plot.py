@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.bench.slicing.arms import CE, FRACTIONS, OTHER, Arm
+from harness.bench.slicing.arms import FRACTIONS, OTHER, RECOVERY, Arm
 from harness.bench.slicing.record import Record
 from sparsify.svg import svg_line, svg_text
 
@@ -23,7 +23,7 @@ def curves(record: Record, model: str) -> dict[str, list[tuple[int, float]]]:
         "by energy": lambda fraction: Arm(model, fraction, schedule="mass"),
         "uniform, other text": lambda fraction: Arm(model, fraction, OTHER),
         "by energy, other text": lambda fraction: Arm(model, fraction, OTHER, "mass"),
-        "uniform, then fine-tuned": lambda fraction: Arm(model, fraction, after=CE),
+        "uniform, then recovered": lambda fraction: Arm(model, fraction, after=RECOVERY),
     }
     found: dict[str, list[tuple[int, float]]] = {}
     for label, arm_of in labelled.items():

@@ -29,8 +29,8 @@ class Settings:
     items: int = 1000
     batch: int = 100
     tokens: int = 450_000
-    lr: float = 1e-3
-    lora_lr: float = 5e-3
+    lr: float = 2.5e-4
+    lora_lr: float = 1e-3
     muon_ratio: float = 6.0
     train_seq: int = 512
     batch_tokens: int = 4096
