@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from collections.abc import Mapping
@@ -31,9 +32,9 @@ from harness.bench.recover.arms import (
 from harness.bench.recover.claims import check_claims
 from harness.bench.recover.cost import Operations
 from harness.bench.recover.numbers import Record, speed_ratio
-from harness.bench.recover.piece import PieceTask, Place, folder_of, read_lines
+from harness.bench.recover.piece import PieceTask, Place, folder_of, key_of, read_lines
 from harness.bench.recover.plot import Point, recovery_plot, recovery_points
-from harness.bench.recover.recipes import recipe_of, tokens_of
+from harness.bench.recover.recipes import recipe_of, settings_sha256, tokens_of
 from harness.bench.recover.run import listing, write_results
 from harness.bench.recover.session import expected_seconds, pretrained
 from harness.bench.recover.settings import SKILLS, Settings
@@ -44,7 +45,7 @@ from harness.stats import mean_of_recoveries, seeds_recovery
 from sparsify.recipe import parse_recipe
 
 SETTINGS = Settings(items=60)
-KEY = {"model_sha256": "m", "settings_sha256": "s"}
+MODEL = "m"
 
 
 # Arms and recipes
@@ -89,7 +90,7 @@ def test_arms_share_what_they_have_in_common() -> None:
     ]
     assert [stage["pretrain"] for stage in longer[:2]] == same, "the same pretraining, without pruning and teacher"
     assert final70[3]["pretrain"]["teacher"] == "base"
-    assert sum(map(tokens_of, final70)) == 5_450_000
+    assert sum(map(tokens_of, final70)) == 4_450_000
     # A piece that shares all but its last stages is expected to take that much less.
     pieces = [(Arm(FINAL, "70"), 1), (Arm(FINAL, "70", int8=True), 1)]
     whole, rest = expected_seconds(pieces, SETTINGS)
@@ -110,7 +111,7 @@ def test_pieces_come_after_those_that_they_need(tmp_path: Path) -> None:
     place = Place(tmp_path, tmp_path / "j", tmp_path, "torch")
     seen: set[tuple[str, int]] = set()
     for arm, seed in pieces[:-1]:
-        assert PieceTask(arm, seed, SETTINGS, place, {}).needs <= seen, arm.name
+        assert PieceTask(arm, seed, SETTINGS, place, MODEL).needs <= seen, arm.name
         seen.add((arm.name, seed))
     assert pieces[-1][0].method == COST and len(seen) == len(pieces) - 1
 
@@ -144,14 +145,24 @@ def line(arm: Arm, seed: int, level: float, **more: Any) -> dict[str, Any]:
     facts = {"variant_sha256": "v", "zeros": 0.7 if arm.pattern else 0.0, "bits": 16, "masks": pruned}
     made = {"chosen": chosen if arm.method != BASE else None, "engine": "torch/float32"}
     times = {"make_seconds": 1.0, "evaluate_seconds": 1.0}
-    return {"kind": "arm", "arm": arm.name, "seed": seed, **KEY, **facts, **made, **times, "scores": scores, **more}
+    return {
+        "kind": "arm",
+        "arm": arm.name,
+        "seed": seed,
+        **key_of(arm, MODEL, SETTINGS),
+        **facts,
+        **made,
+        **times,
+        "scores": scores,
+        **more,
+    }
 
 
 COST_LINE: Mapping[str, Any] = {
     "kind": "cost",
     "arm": "cost@70",
     "seed": 0,
-    **KEY,
+    **key_of(Arm(COST, "70"), MODEL, SETTINGS),
     "threads": 1,
     "rows": [
         {"name": "dense, CE", "tokens_per_s": [100.0, 110.0], "operations": 12e6},
@@ -161,7 +172,7 @@ COST_LINE: Mapping[str, Any] = {
 
 
 def record(*lines: Mapping[str, Any]) -> Record:
-    return Record(lines, KEY, SETTINGS)
+    return Record(lines, MODEL, SETTINGS)
 
 
 def several(method: str, pattern: str, level: float, seeds: int = 3) -> list[dict[str, Any]]:
@@ -201,7 +212,7 @@ def test_flips_pair_an_arm_with_the_dense_lineage_of_its_own_seed() -> None:
 
 
 def test_the_last_line_of_a_piece_counts_and_failures_are_kept_apart() -> None:
-    failed = {"kind": "arm", "arm": "ce@70", "seed": 0, **KEY, "error": "E: no"}
+    failed = {"kind": "arm", "arm": "ce@70", "seed": 0, **key_of(Arm(CE, "70"), MODEL, SETTINGS), "error": "E: no"}
     other = line(Arm(CE, "70"), 1, 0.5, model_sha256="another")
     found = record(line(Arm(CE, "70"), 0, 0.5), failed, other)
     assert not found.arms and found.failed == [failed]
@@ -252,7 +263,7 @@ def test_training_operations_skip_zeros_three_times_and_pay_for_a_teacher() -> N
 
 
 def test_results_are_written_with_failures_and_bad_news(tmp_path: Path) -> None:
-    failed = {"kind": "arm", "arm": "ce@70", "seed": 1, **KEY, "error": "E: a | b"}
+    failed = {"kind": "arm", "arm": "ce@70", "seed": 1, **key_of(Arm(CE, "70"), MODEL, SETTINGS), "error": "E: a | b"}
     single = [
         line(Arm(method, pattern, "code"), 0, level)
         for method, pattern, level in ((DENSE, "", 0.8), (FINAL, "70", 0.7))
@@ -327,3 +338,10 @@ def test_pieces_that_begin_with_the_same_pretraining_do_not_wait_for_each_other(
     for other in (Arm("ce", "70"), Arm("dense"), Arm(FINAL, "2:4"), Arm("cost", "70")):
         assert not pretrained(other, 0, SETTINGS) & pretrained(final70, 0, SETTINGS)
     assert not pretrained(final70, 1, SETTINGS) & pretrained(final70, 0, SETTINGS)
+
+
+def test_what_one_arm_depends_on_leaves_the_others_alone() -> None:
+    other = dataclasses.replace(SETTINGS, pretrain_tokens={"50": 1, "70": 1, "80": 1, "2:4": 1}, cost_rounds=9)
+    changed = {arm.method for arm in all_arms() if settings_sha256(arm, SETTINGS) != settings_sha256(arm, other)}
+    assert changed == {FINAL, LONGER, COST}
+    assert settings_sha256(Arm(CE, "70"), SETTINGS) != settings_sha256(Arm(CE, "70"), Settings(items=61))

@@ -144,8 +144,8 @@ def test_the_dense_lineage_teaches_and_training_is_timed(model: Path, tmp_path: 
     told: list[Any] = []
 
     def piece(arm: Arm) -> dict[str, Any]:
-        line = PieceTask(arm, 0, settings, place, session.key).run(lambda kind, value: told.append(value))
-        session._note(PieceTask(arm, 0, settings, place, session.key), line)
+        line = PieceTask(arm, 0, settings, place, session.model_sha256).run(lambda kind, value: told.append(value))
+        session._note(PieceTask(arm, 0, settings, place, session.model_sha256), line)
         return line
 
     taught = Arm("ce+squarehead", "70", "code")
@@ -158,7 +158,7 @@ def test_the_dense_lineage_teaches_and_training_is_timed(model: Path, tmp_path: 
     assert session.known(taught, 0) is not None, "the last try counts"
     # Another machine has the journal and not the work folder: the teacher is made again, with the chosen rate alone.
     other = Place(model, place.journal, tmp_path / "elsewhere", "torch")
-    again = PieceTask(Arm("ce+kl", "70", "code"), 0, settings, other, session.key)
+    again = PieceTask(Arm("ce+kl", "70", "code"), 0, settings, other, session.model_sha256)
     taught_again = again.run(lambda kind, value: None)
     info = json.loads((other.layout.variant("dense-code-s0") / "variant.json").read_text())
     (trained,) = info["stages"]

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.bench.recover.arms import BASE, COST, Arm
+from harness.bench.recover.arms import BASE, COST, Arm, all_arms
+from harness.bench.recover.piece import key_of
 from harness.bench.recover.settings import SKILLS, Settings
 from harness.bench.skills import mean_score, suite_plan
 from harness.errors import CorruptRecordError
@@ -60,11 +61,13 @@ class Record:
         settings: Budgets.
     """
 
-    def __init__(self, lines: Iterable[Line], key: Mapping[str, Any], settings: Settings) -> None:
-        """Sort the lines that belong to `key`; of a piece the last one counts."""
+    def __init__(self, lines: Iterable[Line], model_sha256: str, settings: Settings) -> None:
+        """Sort the lines of this model and these settings; of a piece the last one counts."""
+        keys = {arm.name: key_of(arm, model_sha256, settings) for arm in all_arms()}
         latest: dict[tuple[str, int], Line] = {}
         for line in lines:
-            if all(line.get(name) == value for name, value in key.items()):
+            key = keys.get(line["arm"])
+            if key is not None and all(line.get(name) == value for name, value in key.items()):
                 latest[line["arm"], line["seed"]] = line
         self.settings = settings
         self.failed = [line for line in latest.values() if "error" in line]

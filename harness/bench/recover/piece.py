@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.bench.recover.arms import Arm
 from harness.bench.recover.corpora import corpus_file
-from harness.bench.recover.recipes import recipe_of
+from harness.bench.recover.recipes import recipe_of, settings_sha256
 from harness.bench.recover.settings import LEAD_SEED, Settings
 from harness.bench.skills import DTYPE, Examiner, Part, Send
 from harness.errors import InfrastructureError
@@ -58,6 +58,11 @@ def folder_of(arm: Arm, seed: int) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "-", arm.name) + f"-s{seed}"
 
 
+def key_of(arm: Arm, model_sha256: str, settings: Settings) -> dict[str, Any]:
+    """What lines of an arm are known by in the journal, beside its name and seed."""
+    return {"model_sha256": model_sha256, "settings_sha256": settings_sha256(arm, settings)}
+
+
 def read_lines(journal: Path) -> list[dict[str, Any]]:
     """The complete lines of a journal that another process may be writing to; `Journal` would repair it."""
     lines = []
@@ -75,14 +80,14 @@ class PieceTask:
         arm, seed: Which.
         settings: Budgets.
         place: Where.
-        key: What lines of this benchmark are known by in the journal.
+        model_sha256: Fingerprint of the base model.
     """
 
     arm: Arm
     seed: int
     settings: Settings
     place: Place
-    key: Mapping[str, Any]
+    model_sha256: str
 
     @property
     def name(self) -> str:
@@ -150,7 +155,7 @@ class PieceTask:
         return make_variant(self.place.base, parsed, self.directory, options=options, progress=Part(send, 0.0, _MAKING))
 
     def _line(self, arm: Arm, seed: int) -> dict[str, Any]:
-        wanted = {"kind": "arm", "arm": arm.name, "seed": seed, **self.key}
+        wanted = {"kind": "arm", "arm": arm.name, "seed": seed, **key_of(arm, self.model_sha256, self.settings)}
         lines = [
             line
             for line in read_lines(self.place.journal)
@@ -176,7 +181,7 @@ class PieceTask:
         if not self.arm.taught:
             return None
         line = self._line(self.arm.needs[0], self.seed)
-        teacher = PieceTask(self.arm.needs[0], self.seed, self.settings, self.place, self.key)
+        teacher = PieceTask(self.arm.needs[0], self.seed, self.settings, self.place, self.model_sha256)
         with _alone(self.place.work / f"{teacher.directory.name}.lock"):
             if not teacher.directory.is_dir():
                 # With the rate that was chosen: what was tried beside it is not needed again.

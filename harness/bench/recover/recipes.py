@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from harness.bench.recover.arms import BASE, CE_KL, CE_SQUAREHEAD, DENSE, FINAL, LONGER, MIX, ONE_SHOT, Arm
+from harness.bench.recover.arms import BASE, CE_KL, CE_SQUAREHEAD, COST, DENSE, FINAL, LONGER, MIX, ONE_SHOT, Arm
 from harness.bench.recover.settings import LEAD_SEED, Settings
+from sparsify.files import sha256_json
 
 Stage = dict[str, Any]
 # What was pruned and pretrained before: paper A's schedule (2405.03594, section 3), taken on to 80 %.
@@ -107,6 +109,16 @@ def _finetune(arm: Arm, seed: int, rate: float | None, settings: Settings) -> St
             "select": select,
         }
     }
+
+
+def settings_sha256(arm: Arm, settings: Settings) -> str:
+    """Hash of the settings that an arm's results depend on: what others alone depend on may change."""
+    known = asdict(settings)
+    pretraining = {name for name in known if name.startswith("pretrain") or name == "shares"}
+    timing = {name for name in known if name.startswith("cost")}
+    pretrains = arm.method in (FINAL, LONGER)
+    leave_out = pretraining if arm.method == COST else timing if pretrains else timing | pretraining
+    return sha256_json({name: value for name, value in known.items() if name not in leave_out})
 
 
 def trains_with_trials(arm: Arm, seed: int) -> bool:

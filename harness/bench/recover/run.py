@@ -80,7 +80,7 @@ def run_benchmark(plan: Plan, *, measure: bool = True, quiet: bool = False) -> d
         ):
             need_sandbox()
         session.run(plan.arms, plan.seeds, hours=plan.hours)
-    record = Record(journal.lines, session.key, plan.settings)
+    record = Record(journal.lines, session.model_sha256, plan.settings)
     if not record.arms and not record.failed and record.cost is None:
         raise ConfigError(f"{place.journal} holds nothing that was measured with these settings; leave --report out")
     results = {"schema_version": SCHEMA_VERSION, "command": plan.command, "machine": describe_machine()}

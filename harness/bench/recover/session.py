@@ -14,7 +14,7 @@ from typing import Any
 from harness.bench.machine import describe_machine
 from harness.bench.recover.arms import COST, Arm, pieces_of
 from harness.bench.recover.cost import CostTask
-from harness.bench.recover.piece import PieceTask, Place
+from harness.bench.recover.piece import PieceTask, Place, key_of
 from harness.bench.recover.recipes import recipe_of, tokens_of
 from harness.bench.recover.settings import LEAD_SEED, Settings
 from harness.bench.skills import mean_score
@@ -80,18 +80,19 @@ class Session:
     _made: set[str] = field(default_factory=set, init=False)
 
     @cached_property
-    def key(self) -> dict[str, Any]:
-        """What a result belongs to; not to the state of our code, which each line names (`versions`)."""
+    def model_sha256(self) -> str:
+        """Of the model that every lineage starts from."""
         from sparsify.checkpoint import model_fingerprint
 
-        return {
-            "model_sha256": model_fingerprint(self.place.base),
-            "settings_sha256": sha256_json(asdict(self.settings)),
-        }
+        return model_fingerprint(self.place.base)
+
+    def key(self, arm: Arm) -> dict[str, Any]:
+        """What an arm's results belong to; not to the state of our code, which each line names (`versions`)."""
+        return key_of(arm, self.model_sha256, self.settings)
 
     def known(self, arm: Arm, seed: int) -> dict[str, Any] | None:
         """The line of a piece, unless it is missing or failed."""
-        found = self.journal.find(kind=_kind(arm), arm=arm.name, seed=seed, **self.key)
+        found = self.journal.find(kind=_kind(arm), arm=arm.name, seed=seed, **self.key(arm))
         return None if found is None or "error" in found else found
 
     def run(self, arms: Sequence[Arm], seeds: Sequence[int], *, hours: float | None = None) -> None:
@@ -145,7 +146,7 @@ class Session:
                 "kind": _kind(task.arm),
                 "arm": task.arm.name,
                 "seed": task.seed,
-                **self.key,
+                **self.key(task.arm),
                 "settings": asdict(self.settings),
                 "machine": describe_machine(),
                 **line,
@@ -169,7 +170,7 @@ class Session:
     def _task(self, arm: Arm, seed: int) -> PieceTask | CostTask:
         if arm.method == COST:
             return CostTask(arm, seed, self.settings, self.place)
-        return PieceTask(arm, seed, self.settings, self.place, self.key)
+        return PieceTask(arm, seed, self.settings, self.place, self.model_sha256)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

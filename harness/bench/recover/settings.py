@@ -47,7 +47,7 @@ class Settings:
     finetune_tokens: int = 450_000
     skill_tokens: int = 300_000
     pretrain_tokens: Mapping[str, int] = field(
-        default_factory=lambda: {"50": 1_000_000, "70": 4_000_000, "80": 1_500_000, "2:4": 3_000_000}
+        default_factory=lambda: {"50": 1_000_000, "70": 3_000_000, "80": 1_500_000, "2:4": 2_000_000}
     )
     rates: tuple[float, ...] = (6e-5, 2.5e-4, 1e-3, 2e-3, 4e-3)
     trial_tokens: int = 150_000
@@ -61,7 +61,7 @@ class Settings:
     pretrain_lr: float = 3e-3
     pretrain_seq: int = 1024
     pretrain_warmup: int = 20
-    pretrain_losses: Mapping[str, float] = field(default_factory=lambda: {"ce": 0.0, "kl": 1.0})
+    pretrain_losses: Mapping[str, float] = field(default_factory=lambda: {"ce": 0.0, "kl": 1.0, "squarehead": 1.0})
     precision: str = "bf16"
     shares: Mapping[str, float] = field(default_factory=lambda: {"mix": 0.6, "text": 0.2, "code": 0.2})
     rows: int = 12_000

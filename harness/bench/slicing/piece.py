@@ -20,7 +20,6 @@ from harness.layout import Layout
 
 _MADE, _READ = 0.5, 0.6
 """Shares of an arm's progress after it is made, and after its perplexity is measured."""
-_POCKET_ROWS = {"train": 12_000, LIKE: 4_000, OTHER: 4_000}
 _POCKET_SEEDS = {"train": 1, LIKE: 2, OTHER: 3}
 
 
@@ -95,7 +94,7 @@ class SliceTask:
                 store=layout.store,
                 name=folder,
                 base=self.arm.model,
-                resolve_corpus=lambda name: corpus_file(self.arm.model, name, self.place),
+                resolve_corpus=lambda name: corpus_file(self.arm.model, name, self.settings, self.place),
             ),
             progress=Part(send, 0.0, _MADE),
         )
@@ -149,14 +148,14 @@ def prepare(model: str, settings: Settings, place: Place) -> Any:
     corpora = place.layout(model).corpora
     corpora.mkdir(parents=True, exist_ok=True)
     for name in ("train", LIKE, OTHER):
-        corpus_file(model, name, place)
+        corpus_file(model, name, settings, place)
     windows = TextSettings(
         samples=settings.samples, seq=settings.seq, context=settings.context, eval_tokens=settings.eval_tokens
     )
     return open_subject(model, place.models[model], data=place.data, work=corpora, settings=windows)
 
 
-def corpus_file(model: str, name: str, place: Place) -> Path:
+def corpus_file(model: str, name: str, settings: Settings, place: Place) -> Path:
     """The file of a corpus, written if it is not there.
 
     `like` is text like that of the evaluation: rows of the five skills, or articles; `other` is what the model was
@@ -175,7 +174,7 @@ def corpus_file(model: str, name: str, place: Place) -> Path:
     if model == "pocket":
         seed = _POCKET_SEEDS[name]
         rows = plain_rows(seed=seed) if name == OTHER else train_rows("mix", seed=seed)
-        write_rows(path, itertools.islice(rows, _POCKET_ROWS[name]))
+        write_rows(path, itertools.islice(rows, settings.rows if name == "train" else settings.rows // 3))
     else:
         write_rows(path, _text_rows(model, name, place))
     return path

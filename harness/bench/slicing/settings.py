@@ -15,6 +15,7 @@ class Settings:
         eval_tokens: How much of an evaluation text is read, from its beginning.
         items: First items of each skill's test set, of models that have skills.
         batch: Prompts per batch when skills are measured.
+        rows: Rows of the pocket model's training text; of each calibration text a third as many.
         tokens: Real tokens of a recovery fine-tuning.
         lr, lora_lr: Its peak learning rate, and that of low-rank adapters.
         muon_ratio: Rate of Muon's matrices, in units of the learning rate.
@@ -28,6 +29,7 @@ class Settings:
     eval_tokens: int = 32_768
     items: int = 1000
     batch: int = 100
+    rows: int = 12_000
     tokens: int = 450_000
     lr: float = 2.5e-4
     lora_lr: float = 1e-3
