@@ -198,7 +198,7 @@ def plan_of(root: Path, arms: str) -> Plan:
     few = {"samples": 4, "seq": 96, "context": 64, "eval_tokens": 256, "items": 2, "batch": 2, "rows": 60}
     settings = Settings(**few, tokens=900, batch_tokens=256, precision="float32")
     chosen = chosen_arms(arms, ["pocket"])
-    return Plan(("pocket",), chosen, root / "out", root / "work", root, "torch", 1, 0.0, settings, "cmd")
+    return Plan(("pocket",), chosen, root / "out", root / "work", root, "torch", 2, 0.0, settings, "cmd")
 
 
 def test_a_small_run_measures_goes_on_and_reports(tmp_path: Path) -> None:

@@ -94,22 +94,26 @@ def open_subject(name: str, directory: Path, *, data: Path, work: Path, settings
     from sparsify.blocks import load_tokenizer
 
     tokenizer = load_tokenizer(directory)
+    calibration, probe = work / f"{name}-calibration.jsonl", work / f"{name}-probe.jsonl"
+    written = calibration.exists() and probe.exists()
+    sources: list[str] = []
     wikitext = EvaluationText("wikitext2", lambda: _read(data / EVALUATION), tokenizer, settings)
     if name == "pocket":
-        pocket = EvaluationText("pocket text", lambda: _pocket_text(tokenizer, "evaluation"), tokenizer, settings)
-        sources = [_pocket_text(tokenizer, "calibration")]
+        # A row has 20 tokens or more.
+        rows = min(_POCKET_ROWS, max(60, settings.eval_tokens // 20))
+        pocket = EvaluationText("pocket text", lambda: _pocket_text(tokenizer, "evaluation", rows), tokenizer, settings)
+        sources = [] if written else [_pocket_text(tokenizer, "calibration")]
         # Real text means nothing to this model: its dense perplexity on WikiText-2 is above 20,000.
         texts, says = (pocket,), "training text of the pocket skills, rows drawn anew, joined and cut"
     else:
-        sources = [text for _, text in documents(data, held_out=True)]
+        sources = [] if written else [text for _, text in documents(data, held_out=True)]
         random.Random(0).shuffle(sources)
         texts = (wikitext,)
         says = "documents held out of the text model's training text, joined and cut"
-    calibration, probe = work / f"{name}-calibration.jsonl", work / f"{name}-probe.jsonl"
-    if not (calibration.exists() and probe.exists()):
-        rows = window_rows(sources, tokenizer, settings.seq, name)
-        write_rows(probe, itertools.islice(rows, settings.probe))
-        write_rows(calibration, rows)
+    if not written:
+        windows = window_rows(sources, tokenizer, settings.seq, name)
+        write_rows(probe, itertools.islice(windows, settings.probe))
+        write_rows(calibration, windows)
     return Subject(name, directory, tokenizer, calibration, probe, texts, says)
 
 
@@ -137,8 +141,8 @@ def _drawn(path: Path, tokenizer: Any, samples: int, seq: int, seed: int) -> lis
     return drawn
 
 
-def _pocket_text(tokenizer: Any, part: str) -> str:
-    return "".join(itertools.islice(_pocket_rows(tokenizer, _POCKET_SEEDS[part]), _POCKET_ROWS))
+def _pocket_text(tokenizer: Any, part: str, rows: int = _POCKET_ROWS) -> str:
+    return "".join(itertools.islice(_pocket_rows(tokenizer, _POCKET_SEEDS[part]), rows))
 
 
 def _pocket_rows(tokenizer: Any, seed: int) -> Iterator[str]:
