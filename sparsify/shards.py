@@ -277,6 +277,42 @@ class ShardWriter:
             size -= len(chunk)
 
 
+class ShardedWriter:
+    """Writes the weights of a model, tensor by tensor, to as many files as they need; the index is the caller's.
+
+    Attributes:
+        files: Names of the files, once closed.
+    """
+
+    def __init__(self, directory: Path, *, shard_bytes: int = 4_000_000_000) -> None:
+        """Write to `directory`; a new file begins when one holds `shard_bytes`."""
+        self._directory, self._limit, self._size = directory, shard_bytes, 0
+        self._shard: ShardWriter | None = None
+        self.files: list[str] = []
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Write a tensor."""
+        if self._shard is None or self._size >= self._limit:
+            self._finish()
+            self.files.append(f"model-{len(self.files) + 1:05d}.safetensors")
+            self._shard = ShardWriter(self._directory / self.files[-1], metadata={"format": "pt"}).__enter__()
+            self._size = 0
+        self._shard.add(name, tensor)
+        self._size += tensor.numel() * tensor.element_size()
+
+    def close(self) -> None:
+        """Finish the last file; a single one is called as if there could be no other."""
+        self._finish()
+        if len(self.files) == 1:
+            (self._directory / self.files[0]).rename(self._directory / "model.safetensors")
+            self.files = ["model.safetensors"]
+
+    def _finish(self) -> None:
+        if self._shard is not None:
+            self._shard.__exit__(None, None, None)
+            self._shard = None
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):

@@ -7,7 +7,7 @@ folded into its head.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Bases:
         return found
 
 
-def write_bases(directory: Path, blocks: Sequence[Tensor], norm: NormParts) -> None:
+def write_bases(directory: Path, blocks: Iterable[Tensor], norm: NormParts) -> None:
     """Write the bases behind all blocks beside a sliced model.
 
     Raises:

@@ -19,14 +19,15 @@ from sparsify.files import sha256_json, write_json
 from sparsify.gram import full_precision
 from sparsify.prune.journal import BlockJournal
 from sparsify.recipe import SliceStage
-from sparsify.shards import ShardWriter, torch_dtype
+from sparsify.shards import ShardedWriter, torch_dtype
 from sparsify.skeleton import StreamedWeights
 from sparsify.slicegpt.bases import write_bases
 from sparsify.slicegpt.block import FoldedBlock, fold_block
 from sparsify.slicegpt.families import Family, check_config, family_of
-from sparsify.slicegpt.fold import NormParts, centre_rows, fold_reader, parts_of_norm
+from sparsify.slicegpt.fold import NormParts, parts_of_norm
 from sparsify.slicegpt.model import narrow_block, set_parameter, sliced_config
 from sparsify.slicegpt.norm import ScaleFreeNorm
+from sparsify.slicegpt.outside import folded_head, rotated_embedding
 from sparsify.slicegpt.pca import Covariance, principal_components, random_orthogonal
 from sparsify.slicegpt.shared import shared_config, shared_width, stock_tensors
 from sparsify.slicegpt.sizes import uniform_widths, widths_by_mass
@@ -35,7 +36,6 @@ from sparsify.stream import BlockStream
 from sparsify.usage import Meter
 
 _BASIS = "basis"
-_SHARD_BYTES = 4_000_000_000
 
 
 def run_slice(stage: SliceStage, given: StageInput) -> StageResult:
@@ -352,24 +352,18 @@ class _Run:
     def write(self) -> StageResult:
         """Write the sliced checkpoint with its config."""
         self.stream.close()
-        writer = _Shards(self.given)
+        writer = ShardedWriter(self.given.out)
         for index, prefix in enumerate(self.structure.blocks):
             tensors = self.journal.block(index + 1)[0]
             for name, tensor in tensors.items():
                 if name != _BASIS:
                     writer.add(f"{prefix}.{name}", tensor)
-        first = self.journal.block(0)[0][_BASIS].to(self.device)
-        for name in (self.structure.embedding, *self.family.positions):
-            writer.add(f"{name}.weight", self._embedding(name, first))
-        for name, tensor in self._head():
-            writer.add(name, tensor)
-        if self.stage.basis == "shared":
-            norm = torch.full((self.widths[0],), 1 - self.family.scale_offset)
-            writer.add(f"{self.family.final_norm}.weight", norm.to(self._dtype(f"{self.family.final_norm}.weight")))
+        self._write_outside(writer)
         writer.close()
+        write_index(self.given.out, writer.files)
         if self.stage.keep_bases:
-            journals = range(1, len(self.structure.blocks) + 1)
-            write_bases(self.given.out, [self.journal.block(at)[0][_BASIS] for at in journals], self.head_norm)
+            journaled = range(1, len(self.structure.blocks) + 1)
+            write_bases(self.given.out, (self.journal.block(at)[0][_BASIS] for at in journaled), self.head_norm)
         config = self._config()
         write_json(self.given.out / "config.json", config)
         copy_companions(self.source.path, self.given.out)
@@ -387,6 +381,29 @@ class _Run:
         }
         return StageResult(stats, self.events, [self.record.as_dict()])
 
+    def _write_outside(self, writer: ShardedWriter) -> None:
+        """Embeddings, head, and of a stock model the final norm."""
+        first = self.journal.block(0)[0][_BASIS].to(self.device)
+        shared = self.stage.basis == "shared"
+        for name in (self.structure.embedding, *self.family.positions):
+            stored = self._dtype(f"{name}.weight")
+            self.weights.load(name)
+            rows = self.model.get_submodule(name).weight
+            writer.add(f"{name}.weight", rotated_embedding(rows, first, centred=self.head_norm.centred, stored=stored))
+            self.weights.free(name)
+        name = self.structure.head or ""
+        self.weights.load(name)
+        head, stored = self.model.get_submodule(name), self._dtype(f"{name}.weight")
+        scale = math.sqrt(self.width / self.widths[0]) if shared else 1.0
+        weight, bias = folded_head(head, self.head_norm, self.basis, scale=scale, stored=stored)
+        self.weights.free(name)
+        writer.add(f"{name}.weight", weight)
+        if bias is not None:
+            writer.add(f"{name}.bias", bias)
+        if shared:
+            norm = f"{self.family.final_norm}.weight"
+            writer.add(norm, torch.full((self.widths[0],), 1 - self.family.scale_offset).to(self._dtype(norm)))
+
     def _config(self) -> dict[str, Any]:
         if self.stage.basis == "shared":
             return shared_config(self.source.config, self.model.config, self.width, self.widths[0])
@@ -398,37 +415,6 @@ class _Run:
         }
         return sliced_config(self.source.config, slicing)
 
-    def _embedding(self, name: str, basis: Tensor) -> Tensor:
-        self.weights.load(name)
-        rows = self.model.get_submodule(name).weight.detach()
-        parts = [
-            (centre_rows(part) if self.head_norm.centred else part.double()).to(self.device) @ basis
-            for part in rows.split(8192)
-        ]
-        rotated = torch.cat([part.to("cpu", self._dtype(f"{name}.weight")) for part in parts])
-        self.weights.free(name)
-        return rotated
-
-    def _head(self) -> Iterator[tuple[str, Tensor]]:
-        assert self.structure.head is not None
-        name = self.structure.head
-        self.weights.load(name)
-        head = self.model.get_submodule(name)
-        scale = math.sqrt(self.width / self.widths[0]) if self.stage.basis == "shared" else 1.0
-        stored, added = [], []
-        biases = head.bias.detach() if head.bias is not None else None
-        for at in range(0, len(head.weight), 8192):
-            part = slice(at, at + 8192)
-            weight, bias = fold_reader(
-                head.weight.detach()[part], None if biases is None else biases[part], self.head_norm
-            )
-            stored.append((scale * (weight.to(self.device) @ self.basis)).to("cpu", self._dtype(f"{name}.weight")))
-            added += [] if bias is None else [bias.to(self._dtype(f"{name}.weight"))]
-        self.weights.free(name)
-        yield f"{name}.weight", torch.cat(stored)
-        if added:
-            yield f"{name}.bias", torch.cat(added)
-
 
 def _keep(seen: dict[str, Tensor], name: str) -> Any:
     """A hook that keeps what the norm called `name` is given."""
@@ -437,36 +423,6 @@ def _keep(seen: dict[str, Tensor], name: str) -> Any:
         seen[name] = args[0]
 
     return hook
-
-
-class _Shards:
-    """Writes tensors to as many files as needed."""
-
-    def __init__(self, given: StageInput) -> None:
-        self._out, self._names, self._size = given.out, list[str](), 0
-        self._shard: ShardWriter | None = None
-
-    def add(self, name: str, tensor: Tensor) -> None:
-        if self._shard is None or self._size > _SHARD_BYTES:
-            self._finish()
-            self._names.append(f"model-{len(self._names) + 1:05d}.safetensors")
-            self._shard = ShardWriter(self._out / self._names[-1], metadata={"format": "pt"})
-            self._shard.__enter__()
-            self._size = 0
-        self._shard.add(name, tensor)
-        self._size += tensor.numel() * tensor.element_size()
-
-    def close(self) -> None:
-        self._finish()
-        if len(self._names) == 1:
-            (self._out / self._names[0]).rename(self._out / "model.safetensors")
-            self._names = ["model.safetensors"]
-        write_index(self._out, self._names)
-
-    def _finish(self) -> None:
-        if self._shard is not None:
-            self._shard.__exit__(None, None, None)
-            self._shard = None
 
 
 def _check_finite(written: Checkpoint) -> None:

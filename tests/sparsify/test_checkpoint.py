@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sparsify.blocks import chosen_linears, find_structure, load_model, load_skeleton
-from sparsify.checkpoint import model_fingerprint, open_checkpoint, write_checkpoint
+from sparsify.checkpoint import model_fingerprint, open_checkpoint, write_checkpoint, write_index
 from sparsify.errors import CheckpointError, SparsifyError
 from sparsify.masks import count_violations, load_masks, pack, save_masks, unpack
+from sparsify.shards import ShardedWriter
 from sparsify.variant import describe
 
 
@@ -215,3 +216,19 @@ def test_masks_on_disk(copy: Path) -> None:
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(CheckpointError, match="masks.safetensors is truncated"):
         load_masks(copy)
+
+
+def test_weights_in_as_many_files_as_they_need(tmp_path: Path) -> None:
+    tensors = {f"w{index}": torch.full((10, 4), float(index)) for index in range(5)}
+    for folder, limit, files in (("one", 10_000, 1), ("many", 320, 3)):
+        (tmp_path / folder).mkdir()
+        writer = ShardedWriter(tmp_path / folder, shard_bytes=limit)
+        for name, tensor in tensors.items():
+            writer.add(name, tensor)
+        writer.close()
+        (tmp_path / folder / "config.json").write_text("{}")
+        write_index(tmp_path / folder, writer.files)
+        assert len(writer.files) == files and (files > 1 or writer.files == ["model.safetensors"])
+        stored = open_checkpoint(tmp_path / folder)
+        assert stored.tensors.keys() == tensors.keys()
+        assert all(torch.equal(stored.read(name), tensor) for name, tensor in tensors.items())

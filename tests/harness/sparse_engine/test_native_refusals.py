@@ -91,3 +91,29 @@ def test_matrices_of_the_wrong_shape_are_an_error() -> None:
         NativeModel.build(model, matrices)
     with pytest.raises(TypeError):
         Decoder(hidden=3)
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "said"),
+    [
+        # Streams of 40, 32, 40, 24, 36, 17 and 48: a shortcut that takes another width, and one that gives another.
+        ("1.attn_shortcut", "0.attn_shortcut", "layer 1: output is 24 x 48, not 32 x 48"),
+        ("2.attn_shortcut", "1.attn_shortcut", "layer 2: output is 17 x 48, not 24 x 48"),
+        ("2.mlp_shortcut", "1.mlp_shortcut", "layer 2: down is 48 x 80, not 36 x 80"),
+    ],
+)
+def test_shortcuts_of_the_wrong_shape_are_an_error(target: str, source: str, said: str) -> None:
+    """Widths of a sliced model must follow from each other, from the embedding to the head."""
+    model = kit.make_model("sliced-llama")
+    matrices = kit.float_matrices(model)
+    matrices[f"model.layers.{target}"] = matrices[f"model.layers.{source}"]
+    with pytest.raises(ValueError, match=said):
+        NativeModel.build(model, matrices)
+
+
+def test_a_head_that_does_not_fit_the_last_width() -> None:
+    model = kit.make_model("sliced-llama")
+    matrices = kit.float_matrices(model)
+    matrices["lm_head"] = matrices["model.layers.0.mlp.up_proj"]
+    with pytest.raises(ValueError, match="head is 80 x 32, not 131 x 48"):
+        NativeModel.build(model, matrices)

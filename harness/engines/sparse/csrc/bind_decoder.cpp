@@ -55,14 +55,15 @@ struct PyDecoder {
   float eps = 0.0f;                      // of norms that have none of their own
 
   // (weight, bias or None[, eps]); None is no norm.
-  Norm norm(nb::handle value, const std::string& name, int64_t size) {
+  Norm norm(nb::handle value, const std::string& name) {
     if (value.is_none()) return {};
     const nb::tuple parts = cast_as<nb::tuple>(value, name, "a tuple (weight, bias[, eps]) or None");
     if (parts.size() != 2 && parts.size() != 3) fail(name + " must be (weight, bias[, eps]) or None");
     Norm norm;
     norm.eps = parts.size() == 3 ? cast_as<float>(parts[2], name + "'s eps", "a number") : eps;
-    norm.weight = keep(parts[0], name, size);
-    if (!parts[1].is_none()) norm.bias = keep(parts[1], name + "'s bias", size);
+    norm.size = static_cast<int64_t>(cast_as<Vector>(parts[0], name, "a contiguous float32 vector").shape(0));
+    norm.weight = keep(parts[0], name, norm.size);
+    if (!parts[1].is_none()) norm.bias = keep(parts[1], name + "'s bias", norm.size);
     return norm;
   }
 
@@ -90,8 +91,7 @@ struct PyDecoder {
     return linear;
   }
 
-  // A layer whose residual stream comes in `width` wide, and goes out as wide as `width` is afterwards.
-  Layer layer(const nb::dict& from, int64_t& width) {
+  Layer layer(const nb::dict& from) {
     Layer layer;
     for (const auto& [name, shortcut] : {std::pair{"attention_shortcut", &layer.attention_shortcut},
                                          std::pair{"mlp_shortcut", &layer.mlp_shortcut}}) {
@@ -104,15 +104,12 @@ struct PyDecoder {
     if (decoder.gated) layer.gate = linear(item(from, "gate"), "gate");
     layer.up = linear(item(from, "up"), "up");
     layer.down = linear(item(from, "down"), "down");
-    const int64_t inner = exists(layer.attention_shortcut) ? layer.attention_shortcut.matrix.outputs : width;
-    const int64_t outer = exists(layer.mlp_shortcut) ? layer.mlp_shortcut.matrix.outputs : inner;
-    layer.attention_norm = norm(item(from, "attention_norm"), "attention_norm", width);
-    width = outer;
-    layer.attention_output_norm = norm(item(from, "attention_output_norm"), "attention_output_norm", inner);
-    layer.mlp_norm = norm(item(from, "mlp_norm"), "mlp_norm", inner);
-    layer.mlp_output_norm = norm(item(from, "mlp_output_norm"), "mlp_output_norm", outer);
-    layer.query_norm = norm(item(from, "query_norm"), "query_norm", decoder.head_dim);
-    layer.key_norm = norm(item(from, "key_norm"), "key_norm", decoder.head_dim);
+    layer.attention_norm = norm(item(from, "attention_norm"), "attention_norm");
+    layer.attention_output_norm = norm(item(from, "attention_output_norm"), "attention_output_norm");
+    layer.mlp_norm = norm(item(from, "mlp_norm"), "mlp_norm");
+    layer.mlp_output_norm = norm(item(from, "mlp_output_norm"), "mlp_output_norm");
+    layer.query_norm = norm(item(from, "query_norm"), "query_norm");
+    layer.key_norm = norm(item(from, "key_norm"), "key_norm");
     layer.rotary = cast_as<int64_t>(item(from, "rotary"), "rotary", "an integer");
     layer.window = cast_as<int64_t>(item(from, "window"), "window", "an integer");
     return layer;
@@ -172,10 +169,7 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
     fail("embedding must be (vocabulary, hidden)");
   }
   decoder.embedding_width = first_width;
-  int64_t width = first_width;
-  for (nb::handle layer : layers) {
-    decoder.layers.push_back(made->layer(cast_as<nb::dict>(layer, "layers", "a list of dicts"), width));
-  }
+  for (nb::handle layer : layers) decoder.layers.push_back(made->layer(cast_as<nb::dict>(layer, "layers", "a list of dicts")));
   made->owners.push_back(embedding);
   if (!positions.is_none()) {
     const Table table = cast_as<Table>(positions, "positions", "a contiguous float32 matrix");
@@ -188,7 +182,7 @@ PyDecoder* make_decoder(int64_t hidden, int64_t inner, int64_t heads, int64_t kv
     const Vector values = cast_as<Vector>(slopes, "slopes", "a contiguous float32 vector");
     decoder.slopes.assign(values.data(), values.data() + values.shape(0));
   }
-  decoder.final_norm = made->norm(final_norm, "final_norm", width);
+  decoder.final_norm = made->norm(final_norm, "final_norm");
   decoder.head = made->linear(head, "head");
   for (nb::handle rotary : rotaries) {
     const nb::tuple parts = cast_as<nb::tuple>(rotary, "rotaries", "a list of (frequencies, scale)");

@@ -18,6 +18,11 @@ std::string wrong_shape(const std::string& name, const Matrix& matrix, int64_t o
          std::to_string(outputs) + " x " + std::to_string(inputs);
 }
 
+std::string wrong_norm(const std::string& name, const Norm& norm, int64_t size) {
+  if (!norm.weight || norm.size == size) return "";
+  return name + " has " + std::to_string(norm.size) + " elements, not " + std::to_string(size);
+}
+
 std::string check_layer(const Decoder& decoder, const Layer& layer, int64_t width, const std::string& name) {
   const int64_t queries = decoder.heads * decoder.head_dim, keys = decoder.kv_heads * decoder.head_dim;
   const auto behind = [](const Linear& shortcut, int64_t before) {
@@ -42,6 +47,16 @@ std::string check_layer(const Decoder& decoder, const Layer& layer, int64_t widt
   }
   if (std::max({width, inner, outer}) > decoder.hidden) return name + "wider than hidden";
   if (!layer.attention_norm.weight || !layer.mlp_norm.weight) return name + "a norm is missing";
+  for (const std::string& error : {
+           wrong_norm(name + "attention_norm", layer.attention_norm, width),
+           wrong_norm(name + "attention_output_norm", layer.attention_output_norm, inner),
+           wrong_norm(name + "mlp_norm", layer.mlp_norm, inner),
+           wrong_norm(name + "mlp_output_norm", layer.mlp_output_norm, outer),
+           wrong_norm(name + "query_norm", layer.query_norm, decoder.head_dim),
+           wrong_norm(name + "key_norm", layer.key_norm, decoder.head_dim),
+       }) {
+    if (!error.empty()) return error;
+  }
   if (layer.rotary < 0 || layer.rotary >= static_cast<int64_t>(decoder.rotaries.size())) return name + "unknown rotary";
   if (layer.window < 0) return name + "negative window";
   return "";
@@ -69,7 +84,8 @@ std::string check(const Decoder& decoder) {
     if (!error.empty()) return error;
     width = decoder.layers[index].outer_width();
   }
-  return wrong_shape("head", decoder.head.matrix, decoder.vocabulary, width);
+  const std::string error = wrong_norm("final_norm", decoder.final_norm, width);
+  return error.empty() ? wrong_shape("head", decoder.head.matrix, decoder.vocabulary, width) : error;
 }
 
 State::State(const Decoder& decoder, int64_t rows, int64_t capacity, bool bf16)

@@ -32,6 +32,7 @@ struct Rotary {
 struct Norm {
   const float* weight = nullptr;
   const float* bias = nullptr;
+  int64_t size = 0;
   float eps = 0.0f;
 };
 
