@@ -53,7 +53,7 @@ MODEL = "m"
 
 def test_every_arm_has_a_name_a_folder_and_a_recipe_of_its_own() -> None:
     arms = all_arms()
-    assert len({arm.name for arm in arms}) == len({folder_of(arm, 0) for arm in arms}) == len(arms)
+    assert len({arm.name for arm in arms}) == len({folder_of(arm, 0, SETTINGS) for arm in arms}) == len(arms)
     recipes = [json.dumps(recipe_of(arm, 0, None, SETTINGS)) for arm in arms if arm.method != COST]
     assert len(set(recipes)) == len(recipes)
     for arm in arms:
@@ -345,3 +345,5 @@ def test_what_one_arm_depends_on_leaves_the_others_alone() -> None:
     changed = {arm.method for arm in all_arms() if settings_sha256(arm, SETTINGS) != settings_sha256(arm, other)}
     assert changed == {FINAL, LONGER, COST}
     assert settings_sha256(Arm(CE, "70"), SETTINGS) != settings_sha256(Arm(CE, "70"), Settings(items=61))
+    assert folder_of(Arm(CE, "70"), 0, SETTINGS) == folder_of(Arm(CE, "70"), 0, other)
+    assert folder_of(Arm(FINAL, "70"), 0, SETTINGS) != folder_of(Arm(FINAL, "70"), 0, other)

@@ -15,7 +15,7 @@ import pytest
 
 from harness.bench.recover.arms import Arm, chosen_arms
 from harness.bench.recover.cost import CostTask, operations_of
-from harness.bench.recover.piece import PieceTask, Place
+from harness.bench.recover.piece import PieceTask, Place, folder_of
 from harness.bench.recover.run import Plan, run_benchmark
 from harness.bench.recover.session import Session
 from harness.bench.recover.settings import Settings
@@ -160,7 +160,9 @@ def test_the_dense_lineage_teaches_and_training_is_timed(model: Path, tmp_path: 
     other = Place(model, place.journal, tmp_path / "elsewhere", "torch")
     again = PieceTask(Arm("ce+kl", "70", "code"), 0, settings, other, session.model_sha256)
     taught_again = again.run(lambda kind, value: None)
-    info = json.loads((other.layout.variant("dense-code-s0") / "variant.json").read_text())
+    info = json.loads(
+        (other.layout.variant(folder_of(Arm("dense", skill="code"), 0, settings)) / "variant.json").read_text()
+    )
     (trained,) = info["stages"]
     assert taught_again["stages"][1]["teacher_weights_sha256"] == info["weights_sha256"]
     assert trained["chosen"]["lr"] == dense["chosen"]["lr"] and "trials" not in trained["chosen"]

@@ -53,9 +53,9 @@ class Place:
         return Layout(self.work)
 
 
-def folder_of(arm: Arm, seed: int) -> str:
-    """The folder's name of a variant: `ce-squarehead-70-s0`."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", arm.name) + f"-s{seed}"
+def folder_of(arm: Arm, seed: int, settings: Settings) -> str:
+    """The folder's name of a variant, such as `ce-squarehead-70-s0-1a2b3c`: with other settings it has another."""
+    return f"{re.sub(r'[^A-Za-z0-9]+', '-', arm.name)}-s{seed}-{settings_sha256(arm, settings)[:6]}"
 
 
 def key_of(arm: Arm, model_sha256: str, settings: Settings) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class PieceTask:
     @property
     def directory(self) -> Path:
         """Where its variant is made."""
-        return self.place.layout.variant(folder_of(self.arm, self.seed))
+        return self.place.layout.variant(folder_of(self.arm, self.seed, self.settings))
 
     def _make(self, recipe: Mapping[str, Any], send: Send) -> VariantInfo:
         from sparsify.recipe import parse_recipe
@@ -146,7 +146,7 @@ class PieceTask:
         texts = self.place.layout.corpora
         options = MakeOptions(
             store=self.place.layout.store,
-            name=folder_of(self.arm, self.seed),
+            name=folder_of(self.arm, self.seed, self.settings),
             base=public_name(self.settings.model),
             resolve_corpus=lambda name: corpus_file(name, self.settings, texts),
             teacher_dir=self._teacher(send),

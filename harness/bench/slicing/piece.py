@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from harness.bench.slicing.settings import Settings
 from harness.bench.sparsify.subjects import Settings as TextSettings
 from harness.bench.sparsify.subjects import open_subject
 from harness.layout import Layout
+from sparsify.files import sha256_json
 
 _MADE, _READ = 0.5, 0.6
 """Shares of an arm's progress after it is made, and after its perplexity is measured."""
@@ -84,7 +85,9 @@ class SliceTask:
         torch.set_num_threads(self.place.threads)
         recipe = self.arm.recipe(self.settings)
         layout = self.place.layout(self.arm.model)
-        folder = re.sub(r"[^A-Za-z0-9]+", "-", self.arm.name)
+        # With other settings it is another variant, whose answers must not be mistaken for this one's.
+        known = sha256_json(asdict(self.settings))[:6]
+        folder = f"{re.sub(r'[^A-Za-z0-9]+', '-', self.arm.name)}-{known}"
         began = time.monotonic()
         info = make_variant(
             self.place.models[self.arm.model],
