@@ -187,3 +187,19 @@ def test_two_runs_do_not_share_a_work_folder(model: Path, tmp_path: Path) -> Non
     sessions = [Session(settings, place, Journal(place.journal)) for _ in range(2)]
     with sessions[0]._alone(), pytest.raises(ConfigError, match="another run is using"), sessions[1]._alone():
         pass
+
+
+def test_a_piece_waits_while_another_makes_the_same_pretrained_model(model: Path, tmp_path: Path) -> None:
+    settings = Settings(model=str(model), **SMALL)
+    place = Place(model, tmp_path / "pieces.jsonl", tmp_path / "work", "torch")
+    session = Session(settings, place, Journal(place.journal))
+    final = "pretrain+ce+squarehead"
+    first, second = session._task(Arm(final, "70"), 0), session._task(Arm(final, "50"), 0)
+    assert not session._ready(first, []), "the dense lineage teaches it"
+    session._finished.add(("dense", 0))
+    assert session._ready(first, []) and session._ready(second, [])
+    assert not session._ready(second, [first]), "the model at 50 % is being made"
+    assert session._ready(session._task(Arm("ce", "70"), 0), [first])
+    assert session._ready(session._task(Arm(final, "2:4"), 0), [first])
+    session._note(first, {"scores": {}})
+    assert session._ready(second, [session._task(Arm(final, "80"), 0)]), "it is there now"
