@@ -18,7 +18,7 @@ _FEW_TOKENS = 512
 def attend_by_document(model: nn.Module) -> None:
     """Let a decoder on the CPU attend packed documents one by one, where it uses torch's attention; same results.
 
-    What it is given without positions, with dropout or with a sliding window goes the usual way.
+    What is not causal, has dropout or a sliding window goes the usual way.
     """
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
@@ -53,7 +53,8 @@ def _attention(
     """The signature of transformers' attention functions: query [batch, heads, tokens, head_dim] and so on."""
     positions = arguments.get("position_ids")
     batch, heads, tokens, _ = query.shape
-    plain = not dropout and arguments.get("sliding_window") is None and arguments.get("is_causal") is not False
+    causal = arguments.get("is_causal", getattr(module, "is_causal", True)) is not False
+    plain = causal and not dropout and arguments.get("sliding_window") is None
     packed = positions is not None and positions.shape == (batch, tokens) and key.shape[2] == tokens
     lengths = document_lengths(positions) if plain and packed and positions is not None else []
     # With as many documents as rows nothing is packed, and the mask is only causal.

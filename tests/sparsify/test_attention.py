@@ -59,6 +59,17 @@ def test_a_sliding_window_and_dropout_go_the_usual_way() -> None:
     assert torch.allclose(answers(ours.train(), position_ids=POSITIONS)[0], expected, atol=1e-5)
 
 
+def test_attention_that_is_not_causal_goes_the_usual_way() -> None:
+    stock, ours = pair("Llama")
+    for model in (stock, ours):
+        for layer in model.model.layers:
+            layer.self_attn.is_causal = False
+    expected = answers(stock)[0]
+    assert torch.allclose(answers(ours)[0], expected, atol=1e-5)
+    causal = pair("Llama")[0]
+    assert not torch.allclose(answers(causal)[0], expected, atol=1e-3)
+
+
 def test_no_document_sees_another() -> None:
     _, ours = pair("Llama")
     before = answers(ours, position_ids=POSITIONS)[0]
