@@ -209,9 +209,9 @@ def _reading(record: Record) -> str:
         "The first seed tries the learning rates; the other seeds of the arm use the one it chose. Checkpoints are "
         "chosen by the dev split in every run. Test items take part in none of these choices; but pretraining was "
         "changed after three pilots of one seed each, whose test scores were seen (70 % after 3 million tokens of "
-        "cross-entropy: 95.6 %; after 5 million of KL: 96.8 %; after 4 million of KL and SquareHead: 97.7 %, and 98.2 % "
-        "at 50 % after 1 million of them). SquareHead was added because it leaves less loss on training text that was "
-        "held out, and the budgets of 50 % and 2:4 were raised after the third.",
+        "cross-entropy: 95.6 %; after 5 million of KL: 96.8 %; after 4 million of KL and SquareHead: 97.7 %, and "
+        "98.2 % at 50 % after 1 million of them). SquareHead was added because it leaves less loss on training text "
+        "that was held out, and the budgets of 50 % and 2:4 were raised after the third.",
         "A seed draws calibration rows and the order and choice of training rows. All seeds start from one base model.",
     ]
     return "## How to read this\n\n" + "\n".join(f"- {note}" for note in (*notes, *explain(methods)))
