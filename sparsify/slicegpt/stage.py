@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from sparsify.shards import ShardedWriter, torch_dtype
 from sparsify.skeleton import StreamedWeights
 from sparsify.slicegpt.bases import write_bases
 from sparsify.slicegpt.block import FoldedBlock, fold_block
+from sparsify.slicegpt.dense import dense_moments, stream_moments
 from sparsify.slicegpt.families import Family, check_config, family_of
 from sparsify.slicegpt.fold import NormParts, parts_of_norm
 from sparsify.slicegpt.model import narrow_block, set_parameter, sliced_config
@@ -143,7 +144,7 @@ class _Run:
     def _decide(self) -> float:
         """Set `widths` and the first basis; returns the share of energy that the first cut keeps."""
         if self.stage.basis == "shared" or self.stage.schedule == "mass":
-            found = list(self._dense_moments())
+            found = list(dense_moments(self.stream, self.structure, self.family, self._exact_signal, self._told))
             if self.stage.basis == "shared":
                 # Every cut counts alike, however large its signals are.
                 pooled = torch.stack([moments / moments.trace() for moments in found]).sum(0)
@@ -156,43 +157,7 @@ class _Run:
                 spectra, self.stage.fraction, self.stage.round_to, slice_head=not self.stage.whole_head
             )
             self.stream.restart()
-        moments = Covariance()
-        for index, hidden in enumerate(self.stream.hidden):
-            exact = self._centred(hidden.to(self.device).double())
-            moments.add(self._signal(exact), self.stream.batches[index].real.to(self.device))
-        assert moments.total is not None
-        return self._take(moments.total, 0)
-
-    def _dense_moments(self) -> Iterator[Tensor]:
-        """Second moments at every cut of the dense model, float64 [width, width]."""
-        for index in range(len(self.structure.blocks)):
-            block = self.stream.load(index)
-            norms = [name for name in (self.family.attention_norm, self.family.mlp_norm) if name is not None]
-            seen: dict[str, Tensor] = {}
-            sums = {name: Covariance() for name in norms}
-            hooks = [block.get_submodule(name).register_forward_pre_hook(_keep(seen, name)) for name in norms]
-            try:
-                for batch in range(len(self.stream.hidden)):
-                    real = self.stream.batches[batch].real.to(self.device)
-                    self.stream.hidden[batch] = self.stream.run(index, batch).cpu()
-                    for name, moments in sums.items():
-                        # OPT flattens batch and sequence in front of its MLP.
-                        shaped = seen[name].reshape(*real.shape, -1).double()
-                        moments.add(self._signal(self._centred(shaped)), real)
-            finally:
-                for hook in hooks:
-                    hook.remove()
-            self.stream.release()
-            self.given.progress.update(0, self.work, f"measured block {index + 1} of {self.work}")
-            for moments in sums.values():
-                assert moments.total is not None
-                yield moments.total
-        last = Covariance()
-        for batch, hidden in enumerate(self.stream.hidden):
-            exact = self._centred(hidden.to(self.device).double())
-            last.add(self._signal(exact), self.stream.batches[batch].real.to(self.device))
-        assert last.total is not None
-        yield last.total
+        return self._take(stream_moments(self.stream, self._exact_signal), 0)
 
     # One block
 
@@ -316,6 +281,12 @@ class _Run:
             return hidden
         return ScaleFreeNorm(self.width, self.head_norm.eps)(hidden)
 
+    def _exact_signal(self, hidden: Tensor) -> Tensor:
+        return self._signal(self._centred(hidden.to(self.device).double()))
+
+    def _told(self, index: int) -> None:
+        self.given.progress.update(0, self.work, f"measured block {index + 1} of {self.work}")
+
     def _centred(self, hidden: Tensor) -> Tensor:
         return hidden - hidden.mean(-1, keepdim=True) if self.head_norm.centred else hidden
 
@@ -414,15 +385,6 @@ class _Run:
             "fraction": self.stage.fraction,
         }
         return sliced_config(self.source.config, slicing)
-
-
-def _keep(seen: dict[str, Tensor], name: str) -> Any:
-    """A hook that keeps what the norm called `name` is given."""
-
-    def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
-        seen[name] = args[0]
-
-    return hook
 
 
 def _check_finite(written: Checkpoint) -> None:
