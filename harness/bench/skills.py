@@ -82,6 +82,20 @@ class Part:
         self.send("progress", (self.start + self.share * (done / total if total else 1.0), note))
 
 
+def or_error(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The line that `work` gives, or `{"error"}`: an arm that fails is a result of a benchmark.
+
+    Raises:
+        OSError: The disk is full, or cannot be written; that stops the whole run.
+    """
+    try:
+        return work()
+    except OSError:
+        raise
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+
+
 def suite_plan(suite: str, items: int, batch: int) -> SuitePlan:
     """A skill as benchmarks of methods measure it."""
     return SuitePlan(suite, "pocket", items, GenSettings(batch_size=batch))

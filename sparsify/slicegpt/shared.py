@@ -3,7 +3,7 @@
 This is not in the paper, whose basis of its own per cut costs two matrices per block that no stock class has. With the
 same basis everywhere, shortcuts are identities. What is left to say to a stock RMS norm is that the mean square was
 over the original width D and is over d now: x / sqrt(sum(x²)/D + eps) = sqrt(D/d) · x / sqrt(sum(x²)/d + eps · D/d).
-transformers, vLLM and every converter know such a model.
+Stock transformers opens it. (Qwen3 norms its queries and keys with the same eps, which then differs by a part of eps.)
 """
 
 from __future__ import annotations

@@ -93,8 +93,6 @@ class _Run:
         if self.journal.moved and self.journal.resumed:
             self.events.append(event("resumed_elsewhere", f"block {self.journal.resumed}", self.journal.moved))
 
-    # Preparation
-
     def _even_widths(self) -> list[int]:
         stage = self.stage
         if stage.basis == "shared":
@@ -158,8 +156,6 @@ class _Run:
             )
             self.stream.restart()
         return self._take(stream_moments(self.stream, self._exact_signal), 0)
-
-    # One block
 
     def block(self, index: int) -> None:
         """Slice block `index`, or take it from the journal, and move the stream past it."""
@@ -254,8 +250,6 @@ class _Run:
             output = stock(hidden, **self.stream.arguments(index, batch))
             self.stream.hidden[batch] = (output[0] if isinstance(output, tuple) else output).cpu()
 
-    # Bases
-
     def _take(self, moments: Tensor, at: int) -> float:
         """Set `basis` to the first principal components at cut `at`; returns the share of energy that they hold."""
         vectors, values = principal_components(moments, self.names[at], self.stage.percdamp)
@@ -290,8 +284,6 @@ class _Run:
     def _centred(self, hidden: Tensor) -> Tensor:
         return hidden - hidden.mean(-1, keepdim=True) if self.head_norm.centred else hidden
 
-    # Small things
-
     def _final_norm(self) -> NormParts:
         self.weights.load(self.family.final_norm)
         found = parts_of_norm(self.model.get_submodule(self.family.final_norm), self.family.scale_offset)
@@ -317,8 +309,6 @@ class _Run:
         """The dtype in which a parameter is stored: its own, or that of the embedding."""
         known = self.source.tensors.get(name) or self.source.tensors.get(f"{self.structure.embedding}.weight")
         return torch_dtype(known.dtype) if known is not None else torch.float32
-
-    # Writing
 
     def write(self) -> StageResult:
         """Write the sliced checkpoint with its config."""

@@ -154,14 +154,15 @@ def test_a_sliced_model_is_the_dense_one_with_its_stream_projected_at_every_cut(
     assert float((expected - found).abs().max()) < 1e-9
 
 
+@pytest.mark.parametrize("model_type", [name for name, family in FAMILIES.items() if family.stock_width])
 @torch.no_grad()
-def test_one_basis_for_all_blocks_is_a_stock_model_that_says_the_same() -> None:
+def test_one_basis_for_all_blocks_is_a_stock_model_that_says_the_same(model_type: str) -> None:
     """`basis: shared`: the stock class of a smaller width against the sliced class with that basis at every cut."""
-    model = stock_model("llama")
+    model = stock_model(model_type)
     basis = random_orthogonal(32, 7)[:, :20]
     cuts = 2 * len(model.model.layers) + 1
-    expected = rotated(model, "llama", [basis] * cuts)(input_ids=IDS).logits
-    family = FAMILIES["llama"]
+    expected = rotated(model, model_type, [basis] * cuts)(input_ids=IDS).logits
+    family = FAMILIES[model_type]
     config = type(model.config)(**shared_config(model.config.to_dict(), model.config, 32, 20))
     stock = type(model)(config).double().eval()
     assert config.hidden_size == 20 and config.head_dim == 8
@@ -171,8 +172,9 @@ def test_one_basis_for_all_blocks_is_a_stock_model_that_says_the_same() -> None:
     norm = parts_of_norm(model.model.norm, 0.0)
     load(stock.lm_head, {"weight": (32 / 20) ** 0.5 * fold_reader(model.lm_head.weight, None, norm)[0] @ basis})
     load(stock.model.norm, {"weight": torch.ones(20, dtype=torch.float64)})
-    found = with_exact_norms(stock, "llama")(input_ids=IDS).logits
-    assert float((expected - found).abs().max()) < 1e-9
+    found = with_exact_norms(stock, model_type)(input_ids=IDS).logits
+    # Qwen3 also norms its heads with the eps that was changed.
+    assert float((expected - found).abs().max()) < (1e-4 if model_type == "qwen3" else 1e-9)
 
 
 @pytest.mark.parametrize("model_type", ["llama", "opt", "phi"])

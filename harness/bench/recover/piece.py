@@ -17,7 +17,7 @@ from harness.bench.recover.arms import Arm
 from harness.bench.recover.corpora import corpus_file
 from harness.bench.recover.recipes import recipe_of, settings_sha256
 from harness.bench.recover.settings import LEAD_SEED, Settings
-from harness.bench.skills import DTYPE, Examiner, Part, Send
+from harness.bench.skills import DTYPE, Examiner, Part, Send, or_error
 from harness.errors import InfrastructureError
 from harness.layout import Layout
 from harness.models import public_name
@@ -106,12 +106,7 @@ class PieceTask:
         Raises:
             OSError: The disk is full, or cannot be written.
         """
-        try:
-            return self._run(send)
-        except OSError:
-            raise
-        except Exception as error:  # an arm that fails is a result of the benchmark
-            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        return or_error(lambda: self._run(send))
 
     def _run(self, send: Send) -> dict[str, Any]:
         import torch

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.bench.skills import Examiner, Part, Send
+from harness.bench.skills import Examiner, Part, Send, or_error
 from harness.bench.slicing.arms import LIKE, OTHER, Arm
 from harness.bench.slicing.settings import Settings
 from harness.bench.sparsify.subjects import Settings as TextSettings
@@ -66,12 +66,7 @@ class SliceTask:
         Raises:
             OSError: The disk is full, or cannot be written.
         """
-        try:
-            return self._run(send)
-        except OSError:
-            raise
-        except Exception as error:  # an arm that fails is a result of the benchmark
-            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+        return or_error(lambda: self._run(send))
 
     def _run(self, send: Send) -> dict[str, Any]:
         import torch

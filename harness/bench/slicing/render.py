@@ -36,7 +36,7 @@ def markdown(
         _machines(results, record),
         f"Calibration: {s.samples} rows of at most {s.seq} tokens. Perplexity over windows of {s.context} tokens. "
         f"{s.items:,} test items a skill. Recovery: {s.tokens:,} tokens, peak learning rate {s.lr:g} (adapters "
-        f"{s.lora_lr:g}), in {s.precision}. The first was chosen among four on training text of pocket that was held "
+        f"{s.lora_lr:g}), in {s.precision}. The first was chosen among three on training text of pocket that was held "
         "out (sliced by 25 %, 200,000 tokens); the second was not tuned.",
         "## Claims\n\n"
         + table(("claim", "holds", "numbers"), [(c.text, _VERDICT[c.holds], c.numbers) for c in claims]),
