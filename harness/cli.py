@@ -27,6 +27,9 @@ data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 
+_SUITES_HELP = (
+    "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge; repeatable."
+)
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the run leaves.")]
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the original data files; implies --data full.")
@@ -72,9 +75,7 @@ def run(
 )
 def evaluate(
     model: Annotated[str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory or a hub id.")],
-    suite: Annotated[
-        list[str], typer.Option("--suite", "-s", help="chat, instruct, code, gsm8k or summarization; repeatable.")
-    ],
+    suite: Annotated[list[str], typer.Option("--suite", "-s", help=_SUITES_HELP)],
     out: OutOption,
     preset: Annotated[
         str | None, typer.Option(help="A preset of the suite; default: pocket, or its first full one.")
@@ -236,6 +237,42 @@ def score(
     print(f"results: {summary.results}")
 
 
+@app.command(
+    epilog="Examples:  sparsebench perplexity dense=pocket sliced=out/slice25 --text notes.txt --context 512  |  "
+    "sparsebench perplexity meta-llama/Llama-2-7b-hf ./sliced --device cuda --dtype bfloat16",
+)
+def perplexity(
+    models: Annotated[
+        list[str], typer.Argument(help="Models, NAME=MODEL; the first is what others are compared with.")
+    ],
+    text: Annotated[
+        str, typer.Option(help="wikitext2 (test, raw), a text file, or JSONL with a field text.")
+    ] = "wikitext2",
+    context: Annotated[int, typer.Option(min=2, help="Tokens of a window; the number depends on it.")] = 2048,
+    windows: Annotated[int | None, typer.Option(min=1, help="The first so many windows; default: all.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 1,
+    data_dir: DataDir = None,
+    out: OutOption = Path("out/perplexity"),
+    engine: Annotated[str, typer.Option(help="torch, sparse or auto.")] = "torch",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (torch).")] = "float32",
+    device: Device = "cpu",
+    offline: Offline = False,
+    quiet: Quiet = False,
+) -> None:
+    """Perplexity of models on one text, by windows of a stated context, with intervals and paired ratios."""
+    from harness.engines import resolve_engine
+    from harness.models import named_directories
+    from harness.perplexity import Settings, measure, read_text, table
+
+    _options(data_dir, 0, device, offline, quiet)
+    settings = Settings(context, windows, batch, resolve_engine(engine, device=device), dtype, device)
+    found = named_directories(models, offline=offline)
+    results = measure(found, read_text(text, data_dir), settings, out, quiet=quiet)
+    if not quiet:
+        print(table(results), end="")
+        print(f"results: {out / 'perplexity.json'}")
+
+
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")
 def verify(data_dir: DataDir = None) -> None:
     """Name what real data is missing or differs, its hash, and how to get it; exit 0 if all is there, 2 if not."""
@@ -261,7 +298,10 @@ def _data_kind(data: str, data_dir: Path | None) -> str:
 def _preset(suite: Any, kind: str) -> str:
     from harness.errors import ConfigError
 
-    found = next((name for name, preset in suite.presets.items() if preset.data == kind), None)
+    kinds = {preset.data for preset in suite.presets.values()}
+    # Of suites without bundled items the real ones are meant.
+    wanted = kind if len(kinds) > 1 or "full" not in kinds else "full"
+    found = next((name for name, preset in suite.presets.items() if preset.data == wanted), None)
     if found is None:
         raise ConfigError(f"suite {suite.name} has no preset on {kind} data; choose one of {', '.join(suite.presets)}")
     return str(found)

@@ -178,9 +178,9 @@ def resolve_corpus(name: str, cache_dir: Path) -> Path:
 
 
 def write_rows(path: Path, rows: Iterator[dict[str, Any]]) -> None:
-    """Write rows as JSONL; the file appears only when it is complete."""
+    """Write rows as JSONL; the file appears only when it is complete. Two processes may write the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("w", encoding="utf-8") as stream:
         for row in rows:
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")

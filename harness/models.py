@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -37,6 +38,25 @@ def model_directory(name: str, *, revision: str | None = None, offline: bool = F
             f"model directory {name} does not exist; name a directory, a hub id or one of {', '.join(BUNDLED)}"
         )
     return _from_hub(name, revision, offline)
+
+
+def named_directories(models: list[str], *, offline: bool) -> dict[str, Path]:
+    """Directories by name; `NAME=MODEL` gives the name, else it is the model's own.
+
+    Raises:
+        ConfigError: A model is not there, or a name is none or is given twice.
+    """
+    found: dict[str, Path] = {}
+    for each in models:
+        given, _, model = each.rpartition("=")
+        directory = model_directory(model, offline=offline)
+        name = given or public_name(model).replace("/", "--")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ConfigError(f"{name!r} is no name for a model; write NAME=MODEL with letters, digits, '-', '_', '.'")
+        if name in found:
+            raise ConfigError(f"two models are called {name!r}; write NAME=MODEL to tell them apart")
+        found[name] = directory
+    return found
 
 
 def cache_directory() -> Path:

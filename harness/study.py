@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from harness.errors import ConfigError
 from harness.gate_rules import GateRule
-from suites.registry import SUITES, load_suite
+from suites.registry import ALL_SUITES, load_suite
 
 _BUILTIN = Path(__file__).with_name("studies")
 EngineName = Literal["torch", "sparse"]
@@ -137,8 +137,8 @@ class Study(_Strict):
                     f"variant {name}: baseline {variant.baseline!r} is not in variants: {_list(self.variants)}"
                 )
         for name in self.suites:
-            if name not in SUITES:
-                raise ValueError(f"unknown suite {name!r}; choose one of {_list(SUITES)}")
+            if name not in ALL_SUITES:
+                raise ValueError(f"unknown suite {name!r}; choose one of {_list(ALL_SUITES)}")
         for index, panel in enumerate(self.speed):
             named = (
                 *(() if panel.variants == "all" else panel.variants),

@@ -155,7 +155,8 @@ def split_last(tasks: Sequence[EvaluateTask], workers: int) -> list[EvaluateTask
 
 
 def _work(cell: Cell) -> int:
-    return cell.plan.requests() * cell.plan.suite.preset(cell.plan.preset).max_new_tokens
+    # A choice costs one forward, and there are two to five an item.
+    return cell.plan.requests() * (cell.plan.suite.preset(cell.plan.preset).max_new_tokens or 4)
 
 
 def _share(before: int, weight: int, total: int) -> Callable[[float], float]:

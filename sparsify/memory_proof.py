@@ -68,43 +68,36 @@ def write_model(
 
 
 def recipe_of(method: str, samples: int, seq: int, source: str) -> Recipe:
-    """A prune stage at 50 %."""
-    stage: dict[str, Any] = {"method": method, "sparsity": 0.5}
-    if method != "magnitude":
-        stage["calibration"] = {"source": source, "samples": samples, "seq": seq}
-    return parse_recipe({"stages": [{"prune": stage}]}, name=method, where="memory proof")
+    """A prune stage at 50 %, or a slice stage at 25 %."""
+    calibration = {"source": source, "samples": samples, "seq": seq}
+    stage: dict[str, Any] = {"prune": {"method": method, "sparsity": 0.5}}
+    if method == "slice":
+        stage = {"slice": {"fraction": 0.25, "calibration": calibration}}
+    elif method != "magnitude":
+        stage["prune"]["calibration"] = calibration
+    return parse_recipe({"stages": [stage]}, name=method, where="memory proof")
 
 
 def measure(model: Path, out: Path, method: str, *, samples: int, seq: int) -> dict[str, Any]:
-    """Prune `model` in this process and say what it took."""
+    """Prune or slice `model` in this process and say what it took."""
     import torch
 
-    from sparsify.blocks import find_structure, load_skeleton
     from sparsify.checkpoint import open_checkpoint
-    from sparsify.plan import Machine, plan_prune
+    from sparsify.plan import Machine, plan_stages
     from sparsify.run import MakeOptions, make_variant
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     text = out.parent / "text.txt"
     text.write_text("".join(f"line {n}: {n * n} is the square of {n}\n" for n in range(4 * samples * seq // 20 + 99)))
     recipe = recipe_of(method, samples, seq, str(text))
-    stage = recipe.stages[0].prune
-    assert stage is not None
-    skeleton = load_skeleton(model)
-    plan = plan_prune(
-        skeleton,
-        find_structure(skeleton),
-        stage,
-        Machine("cpu", torch.get_num_threads()),
-        stored=open_checkpoint(model).bytes,
-    )
+    (plan,) = plan_stages(model, recipe, Machine("cpu", torch.get_num_threads()))
     info = make_variant(model, recipe, out, options=MakeOptions(out.parent / "store", name="v", base="random"))
     used = info.stages[0]["used"]
     return {
         "method": method,
-        "blocks": plan.blocks,
+        "blocks": int(open_checkpoint(model).config["num_hidden_layers"]),
         "weights_bytes": info.bytes,
-        "calibration_tokens": info.stages[0]["calibration_tokens"],
+        "calibration_tokens": info.stages[0].get("calibration_tokens"),
         "peak_host_bytes": used["host_bytes"],
         "planned_host_bytes": plan.host_bytes,
         "seconds": used["seconds"],

@@ -96,11 +96,13 @@ class StagePlan:
         kind: Of the stage.
         lines: The costs for people.
         seconds: Estimate; 0 where it is less than anyone waits for.
+        host_bytes: Peak of the process above its start, on the CPU; 0 where it is not estimated.
     """
 
     kind: str
     lines: tuple[str, ...]
     seconds: float
+    host_bytes: int = 0
 
 
 def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[StagePlan]:
@@ -115,12 +117,16 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
     stored = source.bytes
     plans = []
     for stage in recipe.stages:
-        seconds = 0.0
+        seconds, host = 0.0, 0
         if stage.slice is not None:
-            lines, seconds = plan_slice(model, structure, stage.slice, machine.scale(RATES))
+            cut = plan_slice(model, structure, stage.slice, machine.scale(RATES), stored=stored)
+            seconds, host = cut.seconds, _LIBRARIES + cut.bytes
+            where = "memory" if machine.kind == "cpu" else "device memory"
+            took = f"{where} {_gb(host)} above the start, disk {_gb(cut.disk_bytes)} while it works"
+            lines = [*cut.lines, f"  {took}; roughly {_time(seconds)}"]
         elif stage.prune is not None:
             plan = plan_prune(model, structure, stage.prune, machine, stored=stored)
-            lines, seconds = plan.lines(), plan.seconds
+            lines, seconds, host = plan.lines(), plan.seconds, plan.host_bytes
         elif stage.training is not None:
             work = plan_training(
                 model,
@@ -140,7 +146,7 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
         else:
             largest = max(linear_weight(model, name).numel() for name in structure.all_linears)
             lines = [f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}"]
-        plans.append(StagePlan(stage.kind, tuple(lines), seconds))
+        plans.append(StagePlan(stage.kind, tuple(lines), seconds, host))
     return plans
 
 

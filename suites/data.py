@@ -11,7 +11,7 @@ from typing import Any
 
 from suites.errors import DataMissingError, SuiteError
 from suites.pocket.draw import doc_hash
-from suites.registry import SUITES, FullData, LocalFile, Suite, load_suite
+from suites.registry import ALL_SUITES, ZEROSHOT, FullData, LocalFile, Suite, load_suite
 from suites.rows import NORMALISE, read_rows
 
 # Data that an installed package carries, so that neither a file nor the hub is needed.
@@ -232,8 +232,10 @@ def verify(data_dir: Path | None) -> list[DataStatus]:
             that an installed package carries.
     """
     statuses = []
-    for name in SUITES:
+    for name in ALL_SUITES:
         full = load_suite(name).full
+        if name in ZEROSHOT and not _given(full, data_dir):
+            continue  # they are no part of the five skills: only what is there is checked
         files = [(full.local, full.split)] if full else []
         if full is not None and full.fewshot is not None:
             files.append((full.fewshot.local, full.fewshot.split))
@@ -252,6 +254,11 @@ def verify(data_dir: Path | None) -> list[DataStatus]:
             else:
                 statuses.append(_status(name, below, shown, local, get))
     return statuses
+
+
+def _given(full: FullData | None, data_dir: Path | None) -> bool:
+    local = full.local if full else None
+    return data_dir is not None and local is not None and (data_dir / local.path).is_file()
 
 
 def data_events(suite: Suite, preset: str, data_dir: Path | None) -> list[dict[str, str]]:

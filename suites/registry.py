@@ -5,16 +5,21 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from suites.errors import SuiteError
 
 SUITES = ("chat", "instruct", "code", "gsm8k", "summarization")
+"""The five skills."""
+ZEROSHOT = ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge")
+"""The zero-shot tasks of SliceGPT's tables (2401.15024, section 4): real data only, the likeliest choice is taken."""
+ALL_SUITES = SUITES + ZEROSHOT
 ROOT = Path(__file__).parent
 
 _Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -71,13 +76,13 @@ class Preset(_Strict):
     Attributes:
         data: `pocket` (generated, offline) or `full` (the real benchmark).
         num_fewshot: Worked examples before the question.
-        max_new_tokens: Upper limit of generated tokens per turn.
+        max_new_tokens: Upper limit of generated tokens per turn; 0 where nothing is generated.
         stop: Texts that end an answer; they are not part of it.
     """
 
     data: Literal["pocket", "full"]
     num_fewshot: int = Field(default=0, ge=0)
-    max_new_tokens: int = Field(gt=0)
+    max_new_tokens: int = Field(default=0, ge=0)
     stop: tuple[str, ...] = ()
 
 
@@ -92,6 +97,8 @@ class Suite(_Strict):
         cluster: Key of a document by which items are grouped for clustered errors.
         margin: Default non-inferiority margin, absolute, on the metric's 0..1 scale.
         prompt: `chat` renders each prompt as a user turn of the model's template, `raw` is plain completion.
+        kind: `generate` asks for an answer, `choice` for the log-likelihood of each of several.
+        lm_eval: File of lm-eval's own task, below its `tasks` folder; such a suite has no `task.yaml`.
         presets: The ways to run it, by name.
         full: The real benchmark's data; None if there is only pocket data.
         path: The suite's folder.
@@ -104,9 +111,19 @@ class Suite(_Strict):
     cluster: str = "template"
     margin: float = Field(gt=0, lt=1)
     prompt: Literal["chat", "raw"] = "chat"
+    kind: Literal["generate", "choice"] = "generate"
+    lm_eval: str | None = None
     presets: dict[str, Preset] = Field(min_length=1)
     full: FullData | None = None
     path: Path
+
+    @model_validator(mode="after")
+    def _limits(self) -> Suite:
+        generates = self.kind == "generate"
+        for name, preset in self.presets.items():
+            if generates != (preset.max_new_tokens > 0):
+                raise ValueError(f"preset {name}: max_new_tokens must be {'above 0' if generates else 'left out'}")
+        return self
 
     def preset(self, name: str) -> Preset:
         """The preset of that name.
@@ -121,8 +138,13 @@ class Suite(_Strict):
     @property
     def task_file(self) -> Path | None:
         """The lm-eval task of the suite; None for suites that lm-eval cannot express."""
-        path = self.path / "task.yaml"
+        path = self.path / "task.yaml" if self.lm_eval is None else _lm_eval_tasks() / self.lm_eval
         return path if path.is_file() else None
+
+
+def _lm_eval_tasks() -> Path:
+    spec = importlib.util.find_spec("lm_eval")
+    return Path(next(iter(spec.submodule_search_locations or ()), "")) / "tasks" if spec else Path("lm_eval/tasks")
 
 
 def _one_line(error: ValidationError) -> str:
@@ -159,8 +181,8 @@ def load_suite(name: str) -> Suite:
     Raises:
         SuiteError: There is no such suite, or its header is wrong.
     """
-    if name not in SUITES:
-        raise SuiteError(f"unknown suite {name!r}; choose one of {', '.join(SUITES)}")
+    if name not in ALL_SUITES:
+        raise SuiteError(f"unknown suite {name!r}; choose one of {', '.join(ALL_SUITES)}")
     suite = read_suite(ROOT / name)
     if suite.name != name:
         raise SuiteError(f"{suite.path / 'suite.yaml'}: name is {suite.name!r}, but the folder is {name!r}")
@@ -170,12 +192,17 @@ def load_suite(name: str) -> Suite:
 def suite_hash(suite: Suite) -> str:
     """SHA-256 (64 hex digits) over the names and bytes of all that decides a suite's prompts and scores.
 
-    These are the YAML files and the Python modules of the folder: `scoring.py` and whatever it leans on. `hooks.py`
-    only adapts them to stock lm-eval and is left out.
+    These are the YAML files and the Python modules of the folder: `scoring.py` and whatever it leans on, and all that
+    stands beside lm-eval's own task where that is used. `hooks.py` only adapts them to stock lm-eval and is left out.
     """
+    files = [file for file in sorted(suite.path.iterdir()) if file.name not in {"__init__.py", "hooks.py"}]
+    if suite.kind == "choice":
+        files.append(ROOT / "multiple_choice.py")
+    if suite.lm_eval is not None and suite.task_file is not None:
+        files += sorted(suite.task_file.parent.iterdir())
     digest = hashlib.sha256()
-    for file in sorted(suite.path.iterdir()):
-        if file.suffix in {".yaml", ".py"} and file.name not in {"__init__.py", "hooks.py"}:
+    for file in files:
+        if file.suffix in {".yaml", ".py"}:
             data = file.read_bytes()
             digest.update(f"{file.name}\0{len(data)}\0".encode())
             digest.update(data)

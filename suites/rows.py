@@ -120,11 +120,77 @@ def summarization(row: Row) -> dict[str, Any]:
     }
 
 
+def _gold(value: Any, name: str, choices: int) -> int:
+    try:
+        index = int(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"field {name} is missing or not a number (test splits have no labels)") from None
+    if not 0 <= index < choices:
+        raise ValueError(f"field {name} names none of the {choices} choices")
+    return index
+
+
+def piqa(row: Row) -> dict[str, Any]:
+    """PIQA: `goal`, `sol1`, `sol2`, and `label`, 0 or 1."""
+    doc: dict[str, Any] = {name: _text(row, name) for name in ("goal", "sol1", "sol2")}
+    gold = _gold(row.get("label"), "label", 2)
+    return {**doc, "label": gold, "gold": gold}
+
+
+def winogrande(row: Row) -> dict[str, Any]:
+    """WinoGrande: `sentence` with a `_`, `option1`, `option2`, and `answer`, 1 or 2."""
+    doc: dict[str, Any] = {name: _text(row, name) for name in ("sentence", "option1", "option2")}
+    if "_" not in doc["sentence"]:
+        raise ValueError("field sentence has no '_' to be filled")
+    answer = str(row.get("answer"))
+    if answer not in ("1", "2"):
+        raise ValueError("field answer is neither 1 nor 2 (test splits have no labels)")
+    return {**doc, "answer": answer, "gold": int(answer) - 1}
+
+
+def hellaswag(row: Row) -> dict[str, Any]:
+    """HellaSwag: `activity_label`, `ctx_a`, `ctx_b` (may be empty), four `endings`, and `label`, 0 to 3."""
+    endings = _texts(row, "endings")
+    gold = _gold(row.get("label"), "label", len(endings))
+    named = {"activity_label": _text(row, "activity_label"), "ctx_a": _text(row, "ctx_a")}
+    source = {"source_id": str(row["source_id"])} if row.get("source_id") else {}
+    return {
+        **named,
+        "ctx_b": str(row.get("ctx_b") or ""),
+        "endings": endings,
+        "label": str(gold),
+        **source,
+        "gold": gold,
+    }
+
+
+def arc(row: Row) -> dict[str, Any]:
+    """ARC: `question` and `choices` (`text`, `label`) as on the hub, or both in `question` as in the original file."""
+    question, choices = row.get("question"), row.get("choices")
+    if isinstance(question, dict):
+        choices, question = question.get("choices"), question.get("stem")
+    if isinstance(choices, list):
+        choices = {name: [part.get(name) for part in choices] for name in ("text", "label")}
+    if not isinstance(choices, Mapping):
+        raise ValueError("field choices is missing or has no text and label")
+    texts, labels = _texts(choices, "text"), _texts(choices, "label")
+    key = _text(row, "answerKey")
+    if len(texts) != len(labels) or key not in labels:
+        raise ValueError(f"field answerKey: {key!r} is none of the labels {', '.join(labels)}")
+    doc = {"question": _text({"question": question}, "question"), "choices": {"text": texts, "label": labels}}
+    return {**doc, "answerKey": key, "gold": labels.index(key)}
+
+
 NORMALISE: dict[str, Callable[[Row], dict[str, Any]]] = {
     "gsm8k": gsm8k,
     "code": code,
     "instruct": instruct,
     "chat": chat,
     "summarization": summarization,
+    "piqa": piqa,
+    "winogrande": winogrande,
+    "hellaswag": hellaswag,
+    "arc_easy": arc,
+    "arc_challenge": arc,
 }
 """Per suite: raises ValueError, naming the field, when a row cannot be used."""

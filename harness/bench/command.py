@@ -75,6 +75,7 @@ def panel(
     from harness.bench.show import panel_table
     from harness.bench.spec import PanelSpec
     from harness.errors import ConfigError
+    from harness.models import named_directories
     from harness.progress import Phase
 
     if workload == "serve":
@@ -83,7 +84,7 @@ def panel(
         )
     sizes = _batches(batches)
     first, *others = (name.strip() for name in engines.split(","))
-    named = _named(models, offline=offline)
+    named = named_directories(models, offline=offline)
     spec = PanelSpec(
         panel=f"{workload}-c{context}" + ("" if workload == "throughput" else f"-b{batch}"),
         workload=workload,  # type: ignore[arg-type]
@@ -194,26 +195,6 @@ def _batches(text: str | None) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         raise ConfigError(f"--batches is a list of numbers such as 1,2,4, not {text!r}") from None
-
-
-def _named(models: list[str], *, offline: bool) -> dict[str, Path]:
-    """Directories by name; `NAME=MODEL` gives the name, else it is the model's own."""
-    import re
-
-    from harness.errors import ConfigError
-    from harness.models import model_directory, public_name
-
-    found: dict[str, Path] = {}
-    for each in models:
-        given, _, model = each.rpartition("=")
-        directory = model_directory(model, offline=offline)
-        name = given or public_name(model).replace("/", "--")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-            raise ConfigError(f"{name!r} is no name for a model; write NAME=MODEL with letters, digits, '-', '_', '.'")
-        if name in found:
-            raise ConfigError(f"two models are called {name!r}; write NAME=MODEL to tell them apart")
-        found[name] = directory
-    return found
 
 
 def _api_key(variable: str | None) -> str | None:

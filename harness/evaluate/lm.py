@@ -74,16 +74,24 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
         raise SuiteError(
             f"suite {suite.name}: {len(fewshot)} worked examples, but the preset asks {preset.num_fewshot}"
         )
-    splits = {"test": Dataset.from_list(item_rows(items)), "train": Dataset.from_list(fewshot_rows(fewshot))}
+    if suite.kind == "choice":
+        # lm-eval's own tasks read the benchmark's own fields.
+        test = Dataset.from_list([{**item.doc, "item_id": item.item_id} for item in items])
+    else:
+        test = Dataset.from_list(item_rows(items))
+    splits = {"test": test, "train": Dataset.from_list(fewshot_rows(fewshot))}
     with _quiet():
         config = load_yaml(suite.task_file, resolve_func=True)
+        if suite.kind == "choice":
+            config |= {"test_split": "test", "validation_split": None, "training_split": None, "fewshot_split": None}
         config["custom_dataset"] = lambda **_: {**splits, config["test_split"]: splits["test"]}
         config["num_fewshot"] = preset.num_fewshot
-        config["generation_kwargs"] = {
-            "until": list(preset.stop),
-            "do_sample": False,
-            "max_gen_toks": preset.max_new_tokens,
-        }
+        if suite.kind == "generate":
+            config["generation_kwargs"] = {
+                "until": list(preset.stop),
+                "do_sample": False,
+                "max_gen_toks": preset.max_new_tokens,
+            }
         task = TaskManager(include_defaults=False).load([config])["tasks"][config["task"]]
         task.set_fewshot_seed(seed=_FEWSHOT_SEED)
     return task
@@ -112,6 +120,25 @@ def chat_text(history: Sequence[Mapping[str, str]], add_generation_prompt: bool 
     if not add_generation_prompt:
         raise SuiteError("gen_prefix is not supported; put the text into the prompt instead")
     return ChatText.of(history)
+
+
+def encode_pair(engine: Engine, context: str, continuation: str) -> tuple[list[int], list[int]]:
+    """Token ids of a context and of what continues it, cut where lm-eval cuts.
+
+    Raises:
+        EngineError: The context is empty or a chat.
+    """
+    if isinstance(context, ChatText):
+        raise EngineError("log-likelihoods of chat prompts are not supported; run the task without a template")
+    # The blank belongs to the continuation, or the seam tokenizes differently (lm-eval's own rule).
+    blank = len(context) - len(context.rstrip())
+    if blank:
+        context, continuation = context[:-blank], context[-blank:] + continuation
+    before = engine.encode(context)
+    whole = engine.encode(context + continuation)
+    if not before:
+        raise EngineError("log-likelihood needs a context of at least one token; give the task a description")
+    return before, whole[len(before) :]
 
 
 class HarnessLM(LM):  # type: ignore[misc]
@@ -169,22 +196,8 @@ class HarnessLM(LM):  # type: ignore[misc]
         return [self._journal.rows[prompt.request_id]["output"] for prompt in prompts]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Log-likelihoods of continuations of plain contexts; not journaled, as no built-in suite asks for them."""
-        pairs = []
-        for request in requests:
-            context, continuation = request.args
-            if isinstance(context, ChatText):
-                raise EngineError("log-likelihoods of chat prompts are not supported; run the task without a template")
-            # The blank belongs to the continuation, or the seam tokenizes differently (lm-eval's own rule).
-            blank = len(context) - len(context.rstrip())
-            if blank:
-                context, continuation = context[:-blank], context[-blank:] + continuation
-            before = self._engine.encode(context)
-            whole = self._engine.encode(context + continuation)
-            if not before:
-                raise EngineError("log-likelihood needs a context of at least one token; give the task a description")
-            pairs.append((before, whole[len(before) :]))
-        return self._engine.loglikelihoods(pairs)
+        """Log-likelihoods of continuations of plain contexts, not journaled; see `harness.evaluate.choice`."""
+        return self._engine.loglikelihoods([encode_pair(self._engine, *request.args) for request in requests])
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Refused: no built-in suite asks for whole-document likelihoods."""

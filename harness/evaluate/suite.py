@@ -91,8 +91,8 @@ def evaluate_suite(
 ) -> list[GenRow]:
     """Generate all answers of a suite that the journal does not hold yet; one row per item, in item order.
 
-    A suite with `task.yaml` has its prompts rendered by lm-eval, one with `turns` is a conversation, and any other
-    completes the document's `prompt` as it stands.
+    A suite with `task.yaml` has its prompts rendered by lm-eval, one with `turns` is a conversation, one of kind
+    `choice` weighs given answers, and any other completes the document's `prompt` as it stands.
 
     Args:
         engine: Executes the variant.
@@ -112,6 +112,12 @@ def evaluate_suite(
     progress = progress or NullProgress()
     if not items:
         raise SuiteError(f"suite {suite.name}: no items to run; ask for at least one")
+    if suite.kind == "choice":
+        from harness.evaluate.choice import weigh_choices
+
+        return weigh_choices(
+            engine, suite, items, preset=chosen, journal=journal, settings=settings, progress=progress, fewshot=fewshot
+        )
     if suite.task_file is not None:
         from harness.evaluate.lm import HarnessLM, build_task, render
 

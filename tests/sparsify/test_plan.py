@@ -87,6 +87,13 @@ def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path) -> None:
     assert peaks[1] < peaks[0] + 40e6
 
 
+def test_memory_of_slicing_is_bounded_by_its_plan(tmp_path: Path) -> None:
+    """Square matrices, a block in float64 and a pass: the plan is no less than the peak, and not twice as much."""
+    write_model(tmp_path / "model", 2, width=512, inner=1408, vocabulary=512)
+    found = measure_apart(tmp_path / "model", tmp_path / "v", "slice", samples=16, seq=128)
+    assert found["peak_host_bytes"] < 1.2 * found["planned_host_bytes"] < 2.4 * found["peak_host_bytes"]
+
+
 def test_the_meter_sees_a_peak_that_is_gone() -> None:
     give_back()
     meter = Meter("cpu")

@@ -47,7 +47,7 @@ class Settings:
     finetune_tokens: int = 450_000
     skill_tokens: int = 300_000
     pretrain_tokens: Mapping[str, int] = field(
-        default_factory=lambda: {"50": 2_500_000, "70": 3_000_000, "80": 1_500_000, "2:4": 3_000_000}
+        default_factory=lambda: {"50": 4_000_000, "70": 3_000_000, "80": 1_500_000, "2:4": 3_000_000}
     )
     rates: tuple[float, ...] = (6e-5, 2.5e-4, 1e-3, 2e-3, 4e-3)
     trial_tokens: int = 150_000

@@ -69,6 +69,9 @@ def _make(name: str, path: Path, dense: Path, tokenizer_from: Path) -> None:
     elif name == "slice25":
         config_class, model_class = sliced_classes("llama")
         model = model_class(config_class(**sliced_config(stock, {"width": width, "widths": widths})))
+        for parameter_name, parameter in model.named_parameters():
+            if "shortcut" in parameter_name:  # fresh ones are identities: their zeros would cost engine sparse nothing
+                torch.nn.init.normal_(parameter, std=width**-0.5)
     else:
         model = LlamaForCausalLM(LlamaConfig(**shared_config(stock, config, width, widths[0])))
     path.mkdir(parents=True)

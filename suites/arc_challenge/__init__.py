@@ -1,0 +1,1 @@
+"""ARC-Challenge: the likelier of several answers, by lm-eval's own task definition."""

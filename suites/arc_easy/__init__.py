@@ -1,0 +1,1 @@
+"""ARC-Easy: the likelier of several answers, by lm-eval's own task definition."""

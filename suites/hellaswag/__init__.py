@@ -1,0 +1,1 @@
+"""HellaSwag: the likelier of several answers, by lm-eval's own task definition."""

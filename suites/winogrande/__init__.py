@@ -1,0 +1,1 @@
+"""WinoGrande: the likelier of several answers, by lm-eval's own task definition."""
