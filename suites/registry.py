@@ -122,7 +122,7 @@ class Suite(_Strict):
         generates = self.kind == "generate"
         for name, preset in self.presets.items():
             if generates != (preset.max_new_tokens > 0):
-                raise ValueError(f"preset {name}: max_new_tokens must be {'above 0' if generates else 'left out'}")
+                raise ValueError(f"presets.{name}.max_new_tokens must be {'above 0' if generates else 'left out'}")
         return self
 
     def preset(self, name: str) -> Preset:
@@ -150,7 +150,7 @@ def _lm_eval_tasks() -> Path:
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "file"
-    return f"{where}: {first['msg']}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def read_suite(folder: Path) -> Suite:
