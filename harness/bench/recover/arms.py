@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
+from harness.bench.chosen import named_arms
 from harness.bench.recover.settings import SKILLS
 
 MIX = "mix"
@@ -84,7 +84,7 @@ class Arm:
     @property
     def seeds(self) -> int:
         """With how many seeds it is measured, from 0 on."""
-        if self.method in (BASE, COST):
+        if self.method in (BASE, COST, LONGER):
             return 1
         core = self.skill == MIX and (self.method == DENSE or (self.pattern, self.method) in _CORE_ARMS)
         return _CORE if core else _FEW
@@ -107,16 +107,10 @@ def chosen_arms(names: str | None) -> tuple[Arm, ...]:
     Raises:
         ConfigError: A name fits none.
     """
-    from harness.errors import ConfigError
-
     arms = all_arms()
     if not names:
         return arms
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if not any(fnmatchcase(arm.name, name) for arm in arms):
-            raise ConfigError(f"--arms: no arm is called {name!r}; `--list` prints them")
-    chosen = {arm for arm in arms if any(fnmatchcase(arm.name, name) for name in wanted)}
+    chosen = set(named_arms(names, arms, "`--list` prints them"))
     if any(arm.method != COST for arm in chosen):
         chosen.add(Arm(BASE))
     for arm in tuple(chosen):
@@ -125,7 +119,12 @@ def chosen_arms(names: str | None) -> tuple[Arm, ...]:
 
 
 def pieces_of(arms: Iterable[Arm], seeds: Sequence[int]) -> list[tuple[Arm, int]]:
-    """(arm, seed) in the order of work: a whole seed after the other; the timing last, when nothing else runs."""
+    """(arm, seed) in the order of work.
+
+    A whole seed after the other, first of the arms that claims rest on, then of the others; the timing last, when
+    nothing else runs.
+    """
     arms = tuple(arms)
     work = [(arm, seed) for seed in seeds for arm in arms if seed < arm.seeds and arm.method != COST]
+    work.sort(key=lambda piece: piece[0].seeds < _CORE and piece[0].method != BASE)
     return [*work, *((arm, 0) for arm in arms if arm.method == COST)]

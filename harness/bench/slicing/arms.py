@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
+from harness.bench.chosen import named_arms
 from harness.bench.slicing.settings import Settings
 
 DENSE = "dense"
@@ -160,16 +160,8 @@ def chosen_arms(names: str | None, models: Iterable[str]) -> tuple[Arm, ...]:
     Raises:
         ConfigError: A name fits none.
     """
-    from harness.errors import ConfigError
-
     arms = all_arms(models)
-    if not names:
-        return arms
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if not any(fnmatchcase(arm.name, name) for arm in arms):
-            raise ConfigError(f"--arms: no arm is called {name!r}; `--list` prints them")
-    chosen = {arm for arm in arms if any(fnmatchcase(arm.name, name) for name in wanted)}
+    chosen = set(named_arms(names, arms, "`--list` prints them"))
     chosen |= {baseline_of(arm) for arm in chosen} | {Arm(arm.model) for arm in chosen}
     return tuple(arm for arm in arms if arm in chosen)
 

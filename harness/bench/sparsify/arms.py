@@ -7,8 +7,9 @@ that the claims rest on (`Arm.claimed`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
+
+from harness.bench.chosen import named_arms
 
 PATTERNS = ("50", "60", "70", "80", "2:4", "4:8")
 SPARSITIES = tuple(pattern for pattern in PATTERNS if ":" not in pattern)
@@ -100,17 +101,9 @@ def chosen_arms(names: str | None) -> tuple[Arm, ...]:
     Raises:
         ConfigError: A name fits none.
     """
-    from harness.errors import ConfigError
-
     arms = all_arms()
-    if not names:
-        return arms
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    for name in wanted:
-        if not any(fnmatchcase(arm.name, name) for arm in arms):
-            known = ", ".join(sorted({arm.name.partition("@")[0] for arm in arms}))
-            raise ConfigError(f"--arms: no arm is called {name!r}; they are METHOD@PATTERN with METHOD of {known}")
-    return tuple(arm for arm in arms if any(fnmatchcase(arm.name, name) for name in wanted))
+    known = ", ".join(sorted({arm.name.partition("@")[0] for arm in arms}))
+    return named_arms(names, arms, f"they are METHOD@PATTERN with METHOD of {known}")
 
 
 def recipe_of(arm: Arm, calibration: dict[str, Any]) -> dict[str, Any]:
