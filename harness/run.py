@@ -314,8 +314,8 @@ class _Part:
     title: str
 
     def update(self, done: float, total: float, note: str = "") -> None:
-        """Pass on, in units of parts."""
-        self.phase.update(self.index + (done / total if total else 0.0), self.count, f"{self.title} {note}")
+        """Pass on, in units of parts; one that takes longer than planned stays within its own."""
+        self.phase.update(self.index + (min(done / total, 1.0) if total else 0.0), self.count, f"{self.title} {note}")
 
 
 def _training_tokens(task: MakeTask) -> int:
