@@ -58,13 +58,13 @@ class Phase:
             self._bar.stop()
 
     def update(self, done: float, total: float, note: str = "") -> None:
-        """Show that `done` of `total` is done (a `Progress` of sparsify); work that takes longer than planned stays at it."""
+        """Show that `done` of `total` is done (a `Progress` of sparsify); what takes longer than planned stays at it."""
         done = min(done, total)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done / (total or 1.0) * self._total, note=note[-60:])
         elif not self._quiet and time.monotonic() - self._last > _LINE_EVERY_S and done:
             self._last = time.monotonic()
-            # Before a fiftieth is done, or after a repeat began at 0 again, an estimate would be absurd; so would "0 s".
+            # Before a fiftieth is done, after a repeat began at 0 again, or past the plan, an estimate would be absurd.
             sure = _LEAST_DONE <= done / total < 1
             left = (self._last - self._began) * (total - done) / done if sure else None
             told = "" if left is None else f", about {left:.0f} s left"
