@@ -58,7 +58,7 @@ class Phase:
             self._bar.stop()
 
     def update(self, done: float, total: float, note: str = "") -> None:
-        """Show that `done` of `total` is done (a `Progress` of sparsify); what takes longer than planned stays at it."""
+        """Show that `done` of `total` is done (a `Progress` of sparsify); what takes longer stays at 100 %."""
         done = min(done, total)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done / (total or 1.0) * self._total, note=note[-60:])
