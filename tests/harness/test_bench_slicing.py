@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -96,7 +97,8 @@ def line(arm: Arm, perplexity: float, level: float | None = None, **more: Any) -
     facts = {"parameters": 1000 - 2 * arm.fraction, "macs_per_token": 900 - 3 * arm.fraction, "bytes": 2000}
     made = {"variant_sha256": "v", "zeros": 0.0, "bits": 16, "loaders": ["sparsebench"], "make_seconds": 1.0}
     named = {"arm": arm.name, "model": arm.model, **KEY, "machine": MACHINE}
-    return {**named, **facts, **made, "perplexity": {"a text": perplexity}, "scores": scores, **more}
+    losses = [math.log(perplexity) + gap for gap in (-0.01, 0.0, 0.01)]
+    return {**named, **facts, **made, "nats_per_token": {"a text": losses}, "scores": scores, **more}
 
 
 def record(*lines: Mapping[str, Any]) -> Record:
@@ -117,10 +119,22 @@ def test_what_is_kept_is_what_the_statistics_say() -> None:
 def test_the_last_line_counts_and_failures_are_listed() -> None:
     arm = Arm("text", 10)
     found = record(line(arm, 5.0), line(arm, 4.0), {**line(Arm("text"), 3.0), "error": "it broke"})
-    assert found.perplexity(arm) == 4.0 and found.perplexity(Arm("text")) is None
+    assert found.perplexity(arm) == pytest.approx(4.0) and found.perplexity(Arm("text")) is None
     assert [failed["error"] for failed in found.failed] == ["it broke"]
     assert found.score(arm) is None and found.kept(arm, arm) is None
     assert record({**line(arm, 5.0), "settings_sha256": "other"}).arms == {}
+
+
+def test_ratios_of_perplexity_are_paired_by_window() -> None:
+    dense, sliced = line(Arm("text"), 2.0), line(Arm("text", 10), 2.0)
+    sliced["nats_per_token"] = {
+        "a text": [loss + gap for loss, gap in zip(*dense["nats_per_token"].values(), (1, 2, 3), strict=True)]
+    }
+    found = record(dense, sliced).ratio(Arm("text", 10), Arm("text"))
+    half = 4.302652729911275 / math.sqrt(3)  # t with 2 degrees of freedom; the gaps' standard deviation is 1
+    assert found is not None and found[0] == pytest.approx(math.exp(2))
+    assert found[1] == pytest.approx([math.exp(2 - half), math.exp(2 + half)])
+    assert record(dense).ratio(Arm("text", 10), Arm("text")) is None
 
 
 def test_items_of_another_version_are_refused() -> None:
@@ -181,6 +195,7 @@ def test_the_page_says_all_of_it(tmp_path: Path) -> None:
     assert len(whole["arms"]) == len(arms) - 1 and whole["failed"] == [
         {"arm": lines[5]["arm"], "error": "out of <memory>"}
     ]
+    assert "beyond their intervals" in page and "| times dense |" in page
     for wanted in ("## Claims", "## pocket", "slice25-shared", "keeps", "1.20 [1.10, 1.30]", "## Failed", "pocket.svg"):
         assert wanted in page
     assert (tmp_path / "pocket.svg").read_text().count("<polyline") == 5

@@ -75,15 +75,18 @@ def _rises(record: Record, model: str) -> Claim:
 
 
 def _below(record: Record, said: str, pairs: Sequence[tuple[Arm, Arm]]) -> Claim:
-    """Whether the first of each pair has the lower perplexity."""
-    found = [(record.perplexity(a), record.perplexity(b)) for a, b in pairs]
-    measured = [(a, b) for a, b in found if a is not None and b is not None]
+    """Whether the first of each pair has the lower perplexity; a difference within its interval is counted apart."""
+    found = [(record.perplexity(a), record.perplexity(b), record.ratio(a, b)) for a, b in pairs]
+    measured = [(a, b, ratio) for a, b, ratio in found if a is not None and b is not None and ratio is not None]
     if len(measured) < len(pairs):
         return Claim(said, None, _MISSING)
-    wins = sum(a < b for a, b in measured)
-    numbers = "; ".join(f"{a:.4g} / {b:.4g}" for a, b in measured)
+    wins = sum(a < b for a, b, _ in measured)
+    clear = sum(limits is not None and not limits[0] <= 1 <= limits[1] for _, _, (_, limits) in measured)
+    numbers = "; ".join(f"{a:.4g} / {b:.4g}" for a, b, _ in measured)
     holds = True if wins == len(measured) else False if wins == 0 else None
-    return Claim(said, holds, f"{wins} of {len(measured)}: {numbers}")
+    return Claim(
+        said, holds, f"{wins} of {len(measured)}, {clear} of the differences beyond their intervals: {numbers}"
+    )
 
 
 def _pairs_of_schedules(model: str) -> list[tuple[Arm, Arm]]:

@@ -71,7 +71,7 @@ class SliceTask:
     def _run(self, send: Send) -> dict[str, Any]:
         import torch
 
-        from harness.bench.sparsify.windows import perplexity
+        from harness.bench.sparsify.windows import window_losses
         from sparsify.blocks import load_model
         from sparsify.recipe import parse_recipe
         from sparsify.run import STAGE_VERSIONS, MakeOptions, make_variant
@@ -99,7 +99,7 @@ class SliceTask:
         made = time.monotonic()
         subject = prepare(self.arm.model, self.settings, self.place)
         model = load_model(layout.variant(folder))
-        texts = {text.name: perplexity(model, text.windows(info.weights_sha256)) for text in subject.texts}
+        texts = {text.name: window_losses(model, text.windows(info.weights_sha256)) for text in subject.texts}
         del model
         Part(send, _MADE, _READ - _MADE).update(1, 1, "perplexity measured")
         scores: dict[str, Any] = {}
@@ -128,7 +128,7 @@ class SliceTask:
             "loaders": info.loaders,
             "stages": [dict(stage) for stage in info.stages],
             "events": [event.model_dump() for event in info.events],
-            "perplexity": texts,
+            "nats_per_token": {name: [round(loss, 6) for loss in losses] for name, losses in texts.items()},
             "context": self.settings.context,
             "scores": scores,
             "engine": self.place.engine,

@@ -11,6 +11,7 @@ from harness.bench.skills import mean_score, suite_plan
 from harness.bench.slicing.arms import Arm
 from harness.bench.slicing.settings import Settings
 from harness.errors import CorruptRecordError
+from harness.perplexity import exp_mean
 from harness.stats import Estimate, PairedEstimate, mean_of_recoveries, recovery
 
 Line = Mapping[str, Any]
@@ -57,8 +58,20 @@ class Record:
 
     def perplexity(self, arm: Arm) -> float | None:
         """Perplexity on the model's evaluation text; None where the arm was not measured."""
+        losses = self.losses(arm)
+        return None if losses is None else exp_mean(losses)[0]
+
+    def losses(self, arm: Arm) -> list[float] | None:
+        """Nats per token of each window of the model's evaluation text; None where the arm was not measured."""
         line = self.arms.get(arm.name)
-        return None if line is None else float(next(iter(line["perplexity"].values())))
+        return None if line is None else [float(loss) for loss in next(iter(line["nats_per_token"].values()))]
+
+    def ratio(self, arm: Arm, against: Arm) -> tuple[float, list[float] | None] | None:
+        """Perplexity over that of another arm, with its 95 % interval, paired by window; None where one is missing."""
+        ours, theirs = self.losses(arm), self.losses(against)
+        if ours is None or theirs is None:
+            return None
+        return exp_mean([a - b for a, b in zip(ours, theirs, strict=True)])
 
     def score(self, arm: Arm) -> float | None:
         """Mean score over the skills; None where they were not measured."""

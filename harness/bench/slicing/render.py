@@ -11,6 +11,7 @@ from harness.bench.slicing.record import Kept, Record
 from harness.bench.slicing.speed import BASELINE, FRACTION, SHAPE
 from harness.bench.sparsify.claims import Claim
 from harness.bench.sparsify.render import table
+from harness.perplexity import exp_mean
 from harness.report.methods import explain
 from harness.stats import Estimate
 
@@ -61,11 +62,10 @@ def _model(record: Record, model: str, plot: str) -> list[str]:
     rows = []
     for arm in arms:
         line = record.arms[arm.name]
-        text, value = next(iter(line["perplexity"].items()))
         rows.append(
             (
                 arm.name.partition("/")[2],
-                f"{value:.4g}",
+                *_perplexity(record, arm),
                 f"{line['parameters']:,}",
                 _change(line, dense, "parameters"),
                 _change(line, dense, "macs_per_token"),
@@ -73,13 +73,34 @@ def _model(record: Record, model: str, plot: str) -> list[str]:
                 f"{line['make_seconds']:.0f}",
             )
         )
-    head = ("variant", f"perplexity, {text}", "parameters", "against dense", "MACs a token", "MB", "seconds to make")
+    text = next(iter(record.arms[arms[0].name]["nats_per_token"]))
+    head = (
+        "variant",
+        f"perplexity, {text}",
+        "times dense",
+        "parameters",
+        "against dense",
+        "MACs a token",
+        "MB",
+        "seconds to make",
+    )
     parts = [f"## {model}"]
     if plot:
         parts.append(f"![perplexity of {model} against the fraction that is cut off]({plot})")
     parts.append(table(head, rows))
     parts.append(_skills(record, arms))
     return parts
+
+
+def _perplexity(record: Record, arm: Arm) -> tuple[str, str]:
+    losses = record.losses(arm)
+    assert losses is not None
+    against = record.ratio(arm, Arm(arm.model)) if arm != Arm(arm.model) else None
+    return _told(*exp_mean(losses)), "" if against is None else _told(*against)
+
+
+def _told(value: float, limits: Sequence[float] | None) -> str:
+    return f"{value:.4g}" + (f" [{limits[0]:.4g}, {limits[1]:.4g}]" if limits else "")
 
 
 def _skills(record: Record, arms: Sequence[Arm]) -> str:
@@ -180,7 +201,8 @@ def _reading(record: Record) -> str:
         "SquareHead compares hidden states in the bases of the slicing. +lora: low-rank "
         "adapters with cross-entropy, merged. +int8: linears in INT8, shortcuts too. +50%: pruned by SparseGPT, "
         "shortcuts left alone.",
-        "One seed. Perplexity has no interval; skills have: 95 %, items of one template as one cluster.",
+        "One seed. Intervals are 95 %: of perplexity over windows of text, taken as independent (paired by window "
+        "against dense); of skills over items, those of one template as one cluster.",
         "MACs a token: multiplications with matrices, head included, attention's own left out.",
     ]
     return "## How to read this\n\n" + "\n".join(f"- {note}" for note in (*notes, *explain(methods)))

@@ -21,6 +21,7 @@ from harness.bench.slicing.speed import measure_speed
 from harness.bench.sparsify.claims import as_json
 from harness.bench.sparsify.journal import Journal
 from harness.errors import ConfigError
+from harness.perplexity import exp_mean
 from harness.pool import Pool
 from harness.progress import Phase
 from harness.records import write_json_atomic
@@ -157,7 +158,8 @@ def _measure(
 def _told(line: Mapping[str, Any]) -> str:
     if "error" in line:
         return f"failed: {line['error']}"
-    return ", ".join(f"perplexity {value:.4g} ({text})" for text, value in line["perplexity"].items())
+    read = {text: exp_mean(losses)[0] for text, losses in line["nats_per_token"].items()}
+    return ", ".join(f"perplexity {value:.4g} ({text})" for text, value in read.items())
 
 
 def _known(journal: Journal, arm: Arm, key: Mapping[str, Any]) -> bool:
@@ -193,7 +195,7 @@ def _speed_rows(path: Path) -> list[dict[str, Any]]:
 
 def _arm(record: Record, arm: Arm) -> dict[str, Any]:
     line = record.arms[arm.name]
-    kept_names = ("variant_sha256", "parameters", "bytes", "macs_per_token", "zeros", "bits", "loaders", "perplexity")
+    kept_names = ("variant_sha256", "parameters", "bytes", "macs_per_token", "zeros", "bits", "loaders")
     kept = record.kept(arm, baseline_of(arm)) if arm.fraction else None
     against = (
         {}
@@ -204,4 +206,11 @@ def _arm(record: Record, arm: Arm) -> dict[str, Any]:
             "suites": {suite: asdict(paired) for suite, paired in kept.suites.items()},
         }
     )
-    return {"arm": arm.name, **{name: line[name] for name in kept_names}, "score": record.score(arm), **against}
+    read = {text: exp_mean(losses) for text, losses in line["nats_per_token"].items()}
+    return {
+        "arm": arm.name,
+        **{name: line[name] for name in kept_names},
+        "perplexity": {text: {"value": value, "ci95": interval} for text, (value, interval) in read.items()},
+        "score": record.score(arm),
+        **against,
+    }

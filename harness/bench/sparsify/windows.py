@@ -36,26 +36,34 @@ def perplexity(model: Any, windows: Sequence[Sequence[int]], *, batch: int = 8) 
     Raises:
         ArithmeticError: The model answers with NaN.
     """
+    losses = window_losses(model, windows, batch=batch)
+    return math.exp(min(sum(losses) / len(losses), 700.0))
+
+
+def window_losses(model: Any, windows: Sequence[Sequence[int]], *, batch: int = 8) -> list[float]:
+    """Of each window (all of one length): the mean negative log-likelihood of its tokens but the first, in nats.
+
+    Raises:
+        ArithmeticError: The model answers with NaN.
+    """
     import torch
 
-    total, count = 0.0, 0
+    found: list[float] = []
     with torch.inference_mode():
         for start in range(0, len(windows), batch):
             ids = torch.tensor(windows[start : start + batch])
             logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
-            total += float(_loss(logits, ids[:, 1:]))
-            count += ids[:, 1:].numel()
-    mean = total / count
-    if not math.isfinite(mean):
-        raise ArithmeticError(f"the model's mean loss is {mean}")
-    return math.exp(min(mean, 700.0))
+            found += _losses(logits, ids[:, 1:]).tolist()
+    if not all(map(math.isfinite, found)):
+        raise ArithmeticError(f"the model's loss is {next(loss for loss in found if not math.isfinite(loss))}")
+    return found
 
 
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
     import torch
 
     losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return losses.double().sum()
+    return losses.double().unflatten(0, targets.shape).mean(1)
 
 
 def window_rows(texts: Iterable[str], tokenizer: Any, length: int, source: str) -> Iterator[dict[str, Any]]:
