@@ -97,6 +97,19 @@ def test_arms_share_what_they_have_in_common() -> None:
     assert whole > 1000 and rest < 60
 
 
+def test_half_as_sparse_reads_as_much_text() -> None:
+    """50 % is pretrained on with its mask kept, in another order, until it has had as many tokens as 70 %."""
+    first, second, third = (
+        recipe_of(Arm(FINAL, pattern), 1, 1e-3, SETTINGS)["stages"] for pattern in ("50", "70", "80")
+    )
+    assert [*map(lambda stage: next(iter(stage)), first)] == ["prune", "pretrain", "pretrain", "finetune"]
+    assert first[:2] == second[:2] == third[:2] and first[2]["pretrain"]["seed"] == 201
+    assert sum(map(tokens_of, first)) == sum(map(tokens_of, second))
+    other = dataclasses.replace(SETTINGS, pretrain_more={"50": 1})
+    changed = [arm.name for arm in all_arms() if settings_sha256(arm, SETTINGS) != settings_sha256(arm, other)]
+    assert changed == ["pretrain+ce+squarehead@50"]
+
+
 def test_chosen_arms_bring_what_they_stand_against() -> None:
     names = [arm.name for arm in chosen_arms("*+int8")]
     assert names == ["base", "dense", "pretrain+ce+squarehead@70", "pretrain+ce+squarehead@70+int8"]
@@ -333,8 +346,8 @@ def test_wrong_options_are_named(tmp_path: Path, options: list[str], said: str) 
 def test_pieces_that_begin_with_the_same_pretraining_do_not_wait_for_each_other() -> None:
     """Those share its name; what needs another, or none, is free to run beside it."""
     final70, final50 = Arm(FINAL, "70"), Arm(FINAL, "50")
-    assert pretrained(final50, 0, SETTINGS) < pretrained(final70, 0, SETTINGS)
-    assert len(pretrained(final70, 0, SETTINGS)) == 2
+    found50, found70 = pretrained(final50, 0, SETTINGS), pretrained(final70, 0, SETTINGS)
+    assert len(found50) == len(found70) == 2 and len(found50 & found70) == 1
     for other in (Arm("ce", "70"), Arm("dense"), Arm(FINAL, "2:4"), Arm("cost", "70")):
         assert not pretrained(other, 0, SETTINGS) & pretrained(final70, 0, SETTINGS)
     assert not pretrained(final70, 1, SETTINGS) & pretrained(final70, 0, SETTINGS)

@@ -60,11 +60,13 @@ def _stages(arm: Arm, seed: int, rate: float | None, settings: Settings) -> list
             for pattern in lineage(arm.pattern)
             for stage in (prune_stage(pattern, seed, settings), _pretrain(pattern, seed, settings, taught=True))
         ]
+        if arm.pattern in settings.pretrain_more:
+            before.append(_pretrain(arm.pattern, seed, settings, taught=True, more=True))
     after: list[Stage] = [{"quantize": {"scheme": "w8a8", "method": "rtn"}}] if arm.int8 else []
     return [*before, _finetune(arm, seed, rate, settings), *after]
 
 
-def _pretrain(pattern: str, seed: int, settings: Settings, *, taught: bool) -> Stage:
+def _pretrain(pattern: str, seed: int, settings: Settings, *, taught: bool, more: bool = False) -> Stage:
     mixture = [{"source": f"pretrain-{name}", "share": share} for name, share in settings.shares.items()]
     learnt = {"losses": dict(settings.pretrain_losses), "teacher": "base"} if taught else {}
     return {
@@ -72,7 +74,7 @@ def _pretrain(pattern: str, seed: int, settings: Settings, *, taught: bool) -> S
             **learnt,
             "precision": settings.precision,
             "mixture": mixture,
-            "tokens": settings.pretrain_tokens[pattern],
+            "tokens": (settings.pretrain_more if more else settings.pretrain_tokens)[pattern],
             "batch_tokens": max(settings.batch_tokens, settings.pretrain_seq),
             "seq": settings.pretrain_seq,
             "optimizer": "muon",
@@ -81,7 +83,7 @@ def _pretrain(pattern: str, seed: int, settings: Settings, *, taught: bool) -> S
             "warmup": settings.pretrain_warmup,
             "schedule": "linear",
             # A later pretraining reads the text in another order.
-            "seed": 100 * len(lineage(pattern)) + seed,
+            "seed": 100 * (len(lineage(pattern)) + more) + seed,
         }
     }
 
@@ -118,6 +120,8 @@ def settings_sha256(arm: Arm, settings: Settings) -> str:
     timing = {name for name in known if name.startswith("cost")}
     pretrains = arm.method in (FINAL, LONGER)
     leave_out = pretraining if arm.method == COST else timing if pretrains else timing | pretraining
+    if arm.method != FINAL or arm.pattern not in settings.pretrain_more:
+        leave_out = leave_out | {"pretrain_more"}
     return sha256_json({name: value for name, value in known.items() if name not in leave_out})
 
 

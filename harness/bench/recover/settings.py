@@ -24,6 +24,8 @@ class Settings:
         skill_tokens: The same for a fine-tuning on one skill.
         pretrain_tokens: Tokens of the sparse pretraining after the pruning to each pattern; 70 % comes after 50 %, and
             80 % after 70 %, so that their budgets add up.
+        pretrain_more: Tokens of a second pretraining of a pattern that no denser one comes before: 50 % reads as much as
+            70 % in all. What is pruned on starts from the first.
         rates: Peak learning rates that the dev split chooses from, for each arm alike.
         trial_tokens: Budget of each trial of a rate.
         muon_ratio: Rate of Muon's matrices, in units of the learning rate.
@@ -49,6 +51,7 @@ class Settings:
     pretrain_tokens: Mapping[str, int] = field(
         default_factory=lambda: {"50": 4_000_000, "70": 3_000_000, "80": 1_500_000, "2:4": 3_000_000}
     )
+    pretrain_more: Mapping[str, int] = field(default_factory=lambda: {"50": 3_000_000})
     rates: tuple[float, ...] = (6e-5, 2.5e-4, 1e-3, 2e-3, 4e-3)
     trial_tokens: int = 150_000
     muon_ratio: float = 6.0
