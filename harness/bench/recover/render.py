@@ -212,8 +212,8 @@ def _reading(record: Record) -> str:
         "cross-entropy: 95.6 %; after 5 million of KL: 96.8 %; after 4 million of KL and SquareHead: 97.7 %, and "
         "98.2 % at 50 % after 1 million of them). SquareHead was added because it leaves less loss on training text "
         "that was held out, and the budgets of 50 % and 2:4 were raised after the third. 50 % was first measured after "
-        "4 million tokens with all five seeds (98.9 %: 99.1, 98.7, 99.0, 99.2, 98.4), less than what was expected; then "
-        "it was given 3 million more, so that it has had as many as 70 %. All of these lines are in the journal.",
+        "4 million tokens with all five seeds (98.9 %: 99.1, 98.7, 99.0, 99.2, 98.4), less than was expected, and then "
+        "given 3 million more, so that it has had as many as 70 %. All of these lines are in the journal.",
         "A seed draws calibration rows and the order and choice of training rows. All seeds start from one base model.",
     ]
     return "## How to read this\n\n" + "\n".join(f"- {note}" for note in (*notes, *explain(methods)))
