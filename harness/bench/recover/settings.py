@@ -24,8 +24,8 @@ class Settings:
         skill_tokens: The same for a fine-tuning on one skill.
         pretrain_tokens: Tokens of the sparse pretraining after the pruning to each pattern; 70 % comes after 50 %, and
             80 % after 70 %, so that their budgets add up.
-        pretrain_more: Tokens of a second pretraining with the mask of a pattern kept, so that 50 % reads as much as 70 %;
-            what is pruned further starts from the first.
+        pretrain_more: Tokens of a second pretraining with the mask of a pattern kept: 50 % reads as much as 70 %; what
+            is pruned further starts from the first.
         rates: Peak learning rates that the dev split chooses from, for each arm alike.
         trial_tokens: Budget of each trial of a rate.
         muon_ratio: Rate of Muon's matrices, in units of the learning rate.
