@@ -53,9 +53,10 @@ def _budgets(record: Record) -> str:
     pretrained = ", ".join(f"{_label(pattern)} {tokens:,}" for pattern, tokens in s.pretrain_tokens.items())
     rates = ", ".join(f"{rate:g}" for rate in s.rates)
     losses = ", ".join(f"{name} {weight:g}" for name, weight in s.pretrain_losses.items() if weight)
+    more = "".join(f", {name} % {count:,} more with its mask kept" for name, count in s.pretrain_more.items())
     return (
         f"Budgets: fine-tuning {s.finetune_tokens:,} tokens on the five skills or {s.skill_tokens:,} on one; "
-        f"pretraining after each pruning: {pretrained} (70 % follows 50 %, 80 % follows 70 %), losses {losses}, with "
+        f"pretraining after each pruning: {pretrained} (70 % follows 50 %, 80 % follows 70 %{more}), losses {losses}, with "
         f"the untouched model as teacher. Matrices are multiplied in {s.precision}. Learning rates tried "
         f"for every arm, dense too: {rates}, {s.trial_tokens:,} tokens each, chosen by a dev split of {s.dev:.0%} of "
         f"the training prompts. {s.items:,} test items a skill."
