@@ -56,8 +56,8 @@ def _budgets(record: Record) -> str:
     more = "".join(f", {name} % {count:,} more with its mask kept" for name, count in s.pretrain_more.items())
     return (
         f"Budgets: fine-tuning {s.finetune_tokens:,} tokens on the five skills or {s.skill_tokens:,} on one; "
-        f"pretraining after each pruning: {pretrained} (70 % follows 50 %, 80 % follows 70 %{more}), losses {losses}, with "
-        f"the untouched model as teacher. Matrices are multiplied in {s.precision}. Learning rates tried "
+        f"pretraining after each pruning: {pretrained} (70 % follows 50 %, 80 % follows 70 %{more}), losses {losses}, "
+        f"with the untouched model as teacher. Matrices are multiplied in {s.precision}. Learning rates tried "
         f"for every arm, dense too: {rates}, {s.trial_tokens:,} tokens each, chosen by a dev split of {s.dev:.0%} of "
         f"the training prompts. {s.items:,} test items a skill."
     )
