@@ -27,7 +27,7 @@ _RECOVER = (
     "'*@70,dense' --seeds 0 --items 100 --out out/recover  |  sparsebench bench recover --budget-hours 2 --out "
     "results/recover  |  sparsebench bench recover --report --out results/recover. An interrupted run continues: "
     "finished pieces (an arm with a seed) are not run again, and the one under way goes on where it was. All arms with "
-    "all seeds take about 5 hours on one fast core (8 on a slow one) and half of that on two; `--list` says what each takes."
+    "all seeds take 5 to 8 hours on one core, by its kind, and half of that on two; `--list` says what each takes."
 )
 
 _SLICE = (
