@@ -24,6 +24,8 @@ SEEDS = (0, 1, 2, 3, 4)
 _CORE, _FEW = 5, 2
 # What a claim with an interval rests on has as many seeds as the core.
 _CORE_ARMS = {("70", ONE_SHOT), ("70", CE), ("70", CE_SQUAREHEAD), ("70", FINAL), ("50", ONE_SHOT), ("50", FINAL)}
+# With two seeds, Student's t with one degree of freedom could not tell these two apart.
+_ORDERED = {("80", CE), ("80", CE_SQUAREHEAD)}
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Arm:
         """With how many seeds it is measured, from 0 on."""
         if self.method in (BASE, COST, LONGER):
             return 1
+        if (self.pattern, self.method) in _ORDERED:
+            return 3
         core = self.skill == MIX and (self.method == DENSE or (self.pattern, self.method) in _CORE_ARMS)
         return _CORE if core else _FEW
 
