@@ -34,9 +34,14 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
     seen: set[tuple[Path, str]] = set()
     requests = {name: plan.requests() for name, plan in plans.items()}
     for name, spec in study.variants.items():
+        if spec.endpoint is not None:
+            baseline = study.baseline_of(name) or "reference"
+            lines.append(f"  {name:26} {'served':8} model {spec.endpoint.model}  (baseline: {baseline})")
+            continue
         where = spec.path or study.models[str(spec.source)].path
         recipe = load_recipe(spec.recipe)
-        directory = model_directory(where, offline=options.offline)
+        revision = study.models[spec.source].revision if spec.source else None
+        directory = model_directory(where, revision=revision, offline=options.offline)
         size = _parameters(directory)
         for suite, plan in plans.items():
             limit = plan.suite.preset(plan.preset).max_new_tokens

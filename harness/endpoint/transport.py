@@ -1,18 +1,44 @@
-"""The transport over HTTP (aiohttp, in the extra `serve`)."""
+"""The transport to OpenAI-compatible endpoints over HTTP (aiohttp, in the extra `serve`)."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from harness.bench.serve.client import Response, TransportError
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     import aiohttp
+
+
+class Response(Protocol):
+    """An answer that is being received."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Header fields; names in any case."""
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The body, in pieces, as they arrive."""
+
+
+class TransportError(Exception):
+    """The connection failed."""
+
+
+class Unreachable(TransportError):
+    """No connection could be made: nobody listens there, or the name is unknown."""
+
+
+Post = Callable[[str, dict[str, Any]], AbstractAsyncContextManager[Response]]
+"""Sends a JSON body to a path below the base URL."""
 
 
 def check_base_url(url: str) -> str:
@@ -22,11 +48,28 @@ def check_base_url(url: str) -> str:
         ConfigError: It is none, or holds a user or password, which would end up in logs.
     """
     parts = urlsplit(url)
+    if "@" in parts.netloc:  # before anything that quotes the URL
+        raise ConfigError(
+            "a base URL holds no user or password; name the key's variable with --api-key-env or in endpoints.yaml"
+        )
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ConfigError(f"{url!r} is no base URL; give one such as http://127.0.0.1:8000/v1")
-    if parts.username or parts.password:
-        raise ConfigError("a base URL holds no user or password; name the key's variable with --api-key-env")
     return url.rstrip("/")
+
+
+def origin_of(url: str) -> str:
+    """The origin of a URL (RFC 6454): scheme, host in small letters, and the port that it names or implies.
+
+    Raises:
+        ConfigError: It is no base URL, or its port is none.
+    """
+    parts = urlsplit(check_base_url(url))
+    try:
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    except ValueError:
+        raise ConfigError(f"{url!r} has no port that can be used; give one from 1 to 65535") from None
+    host = str(parts.hostname)
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class HttpTransport:
@@ -36,9 +79,10 @@ class HttpTransport:
     nowhere. Connections are kept and not limited in number, so that the client never queues.
     """
 
-    def __init__(self, base_url: str, *, api_key: str | None = None) -> None:
-        """Keep the address; `api_key` is sent as a bearer token."""
+    def __init__(self, base_url: str, *, api_key: str | None = None, connect_timeout: float | None = None) -> None:
+        """Keep the address; `api_key` is sent as a bearer token, `connect_timeout` is in seconds."""
         self._base = check_base_url(base_url)
+        self._connect_timeout = connect_timeout
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._session: aiohttp.ClientSession | None = None
 
@@ -51,10 +95,10 @@ class HttpTransport:
         try:
             import aiohttp
         except ImportError:
-            raise ConfigError("load on an endpoint needs aiohttp; pip install 'sparsebench[serve]'") from None
+            raise ConfigError("an endpoint needs aiohttp; pip install 'sparsebench[serve]'") from None
         self._session = aiohttp.ClientSession(
             headers=self._headers,
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             connector=aiohttp.TCPConnector(limit=0),
             trust_env=False,
         )
@@ -76,6 +120,8 @@ class HttpTransport:
         try:
             async with self._session.post(f"{self._base}/{path}", json=body, allow_redirects=False) as response:
                 yield _Response(response)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise Unreachable(type(error).__name__) from error
         except aiohttp.ClientError as error:
             raise TransportError(type(error).__name__) from error
 
@@ -87,6 +133,10 @@ class _Response:
     @property
     def status(self) -> int:
         return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
 
     async def pieces(self) -> AsyncIterator[bytes]:
         async for piece in self._response.content.iter_any():
