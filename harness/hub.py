@@ -5,6 +5,10 @@ from __future__ import annotations
 from harness.errors import ConfigError, InfrastructureError, SparsebenchError
 
 
+class NotFetched(ConfigError):
+    """A model of the hub is not, or not wholly, in the local cache, and the network was not to be used."""
+
+
 def hub_error(what: str, repository: str, error: Exception, *, offline: bool) -> SparsebenchError:
     """The error to raise in place of one of huggingface_hub.
 
@@ -41,7 +45,7 @@ def hub_error(what: str, repository: str, error: Exception, *, offline: bool) ->
         return ConfigError(f"{what} is no directory here and no hub id ({reason}); name a directory or org/name")
     if offline and isinstance(error, LocalEntryNotFoundError):
         there = "only in part in" if isinstance(error, IncompleteSnapshotError) else "not in"
-        return ConfigError(f"{what} is {there} the local cache; run once without --offline to fetch it")
+        return NotFetched(f"{what} is {there} the local cache; run once without --offline to fetch it")
     if _status(error) in (401, 403):
         return ConfigError(f"the hub refuses {what} ({reason}); export HF_TOKEN with a token that may read it")
     return InfrastructureError(

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from harness.errors import ConfigError, InfrastructureError
-from harness.hub import hub_error
+from harness.hub import NotFetched, hub_error
 
 _POCKET = Path(__file__).resolve().parent.parent / "suites" / "pocket"
 BUNDLED = {"pocket": _POCKET / "model", "pocket-base": _POCKET / "base", "pocket-sparse70": _POCKET / "sparse70"}
@@ -43,6 +43,18 @@ def model_directory(name: str, *, revision: str | None = None, offline: bool = F
             f"model directory {name} does not exist; name a directory, a hub id or one of {', '.join(BUNDLED)}"
         )
     return _from_hub(hub_id, given or revision, offline)
+
+
+def fetched_directory(name: str, *, revision: str | None = None) -> Path | None:
+    """As `model_directory`, but never fetches: None where a hub model is not in the local cache.
+
+    Raises:
+        ConfigError: There is no such directory, and the name is no hub id.
+    """
+    try:
+        return model_directory(name, revision=revision, offline=True)
+    except NotFetched:
+        return None
 
 
 def named_directories(models: list[str], *, offline: bool) -> dict[str, Path]:

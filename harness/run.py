@@ -96,7 +96,7 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
     if study.suites and (why := why_not(study.engine.name, device=options.device)):
         raise EngineError(why)
     sources = _sources(study, options)
-    endpoints = {name: found for name in study.variants if (found := endpoint_of(study, name))}
+    endpoints = {name: found for name in study.variants if (found := endpoint_of(study, name, offline=options.offline))}
     with layout.claimed(study):
         run = _Run(study, layout, options, sources, endpoints)
         run.make()

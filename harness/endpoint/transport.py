@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -70,6 +71,15 @@ def origin_of(url: str) -> str:
         raise ConfigError(f"{url!r} has no port that can be used; give one from 1 to 65535") from None
     host = str(parts.hostname)
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def is_local(url: str) -> bool:
+    """Whether a base URL names this machine: `localhost` or a loopback address."""
+    host = urlsplit(check_base_url(url)).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class HttpTransport:

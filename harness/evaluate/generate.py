@@ -51,8 +51,8 @@ def _encode(engine: Engine, text: str) -> tuple[int, ...]:
 
 def _check(prompts: Sequence[Prompt], journal: Journal) -> None:
     for prompt in prompts:
-        row = journal.rows.get(prompt.request_id)
-        if row is not None and row.get("prompt_hash") != prompt.hash:
+        # A row that failed gives way; its prompt may have held an earlier turn that failed as well.
+        if prompt.request_id in journal and journal.rows[prompt.request_id].get("prompt_hash") != prompt.hash:
             raise CorruptRecordError(
                 f"{journal.path}: row {prompt.request_id} answers another prompt; remove the file and run again"
             )

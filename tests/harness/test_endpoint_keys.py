@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from harness.endpoint.keys import ENVIRONMENT, Secret, bindings, endpoints_file, key_for
-from harness.endpoint.transport import check_base_url, origin_of
+from harness.endpoint.transport import check_base_url, is_local, origin_of
 from harness.engines.base import TextAnswer, TextRequest
 from harness.engines.openai import OpenAIEngine
 from harness.errors import ConfigError
@@ -179,6 +179,17 @@ def test_userinfo_is_refused_without_being_quoted(url: str) -> None:
 def test_what_is_no_base_url(url: str) -> None:
     with pytest.raises(ConfigError):
         origin_of(url)
+
+
+def test_offline_asks_this_machine_only() -> None:
+    body = {"name": "s", "variants": {"v": {"endpoint": {"model": "m"}}}}
+    assert all(is_local(url) for url in ("http://127.0.0.1:1/v1", "http://[::1]:1/v1", "http://localhost/v1"))
+    for url in ("http://10.0.0.1/v1", "http://localhost.example/v1", "https://api.example.com/v1"):
+        assert not is_local(url)
+        study = parse_study({**body, "engine": {"name": "openai", "base_url": url}}, where="test")
+        assert endpoint_of(study, "v") is not None
+        with pytest.raises(ConfigError, match="leave out --offline"):
+            endpoint_of(study, "v", offline=True)
 
 
 def test_a_secret_does_not_show_itself() -> None:

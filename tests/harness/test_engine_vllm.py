@@ -6,6 +6,7 @@ Real vLLM needs a GPU and is not installed here: these tests say nothing about i
 from __future__ import annotations
 
 import importlib
+import os
 import runpy
 import shutil
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from harness.cells import plan_suites
+from harness.dry_run import plan_text
 from harness.engines import load_engine, why_not
 from harness.engines.base import Engine, Request
 from harness.errors import ConfigError, EngineError
@@ -140,7 +143,7 @@ def test_a_study_runs_on_it(vllm: Any, tmp_path: Path) -> None:
         pytest.skip("the pocket model is not in this checkout (suites/pocket/model)")
     found = {}
     for engine in ({"name": "vllm", "dtype": "float32", "max_model_len": 1024}, {"name": "torch", "batch_size": 1}):
-        body = {"name": "s", "variants": {"v": {"path": "pocket"}}, "suites": {"gsm8k": {"n": 6}}, "engine": engine}
+        body = {"name": "s", "variants": {"v": {"path": "pocket"}}, "suites": {"gsm8k": {"n": 4}}, "engine": engine}
         out = tmp_path / engine["name"]
         run_study(parse_study(body, where="t"), out, RunOptions(jobs=1, quiet=True, offline=True))
         found[engine["name"]] = [r for r in (out / "records" / "samples" / "v.gsm8k.jsonl").read_text().splitlines()]
@@ -151,10 +154,26 @@ def test_a_study_runs_on_it(vllm: Any, tmp_path: Path) -> None:
     assert {row["engine"] for row in mine} == {"vllm/float32"}
 
 
-def test_the_built_in_study() -> None:
+def test_the_built_in_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "vllm-w8a8" in builtin_studies()
     study = load_study("vllm-w8a8")
     assert study.engine.name == "vllm" and list(study.variants) == ["dense", "w8a8"]
     assert {name: spec.preset for name, spec in study.suites.items()}["gsm8k"] == "5shot"
+    assert {plan.preset for plan in plan_suites(study, None).values()} == {"5shot", "full"}
+    data = Path(os.environ.get("SPARSEBENCH_DATA", ROOT.parents[1] / "shared" / "data"))
+    if not (data / "gsm8k").is_dir():
+        pytest.skip("no real data; set SPARSEBENCH_DATA to its folder")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    here = parse_study(
+        {**study.resolved(), "suites": {"gsm8k": {"preset": "5shot"}, "code": {"preset": "full"}}}, where="t"
+    )
+    text = plan_text(here, tmp_path / "out", RunOptions(data_dir=data))
+    assert "1319 requests" in text and "164 requests" in text
+    assert text.count("meta-llama/Llama-3.2-1B-Instruct is not in the cache") == 2, "nothing is fetched for a plan"
+
+
+def test_unknown_keys_of_the_engine_are_named() -> None:
+    study = load_study("vllm-w8a8")
     with pytest.raises(ConfigError, match="allowed: name, dtype, batch_size, tensor_parallel_size"):
         parse_study({**study.resolved(), "engine": {"name": "vllm", "threads": 2}}, where="t")

@@ -138,16 +138,24 @@ def test_conversations_have_two_turns_and_end_where_one_fails(tmp_path: Path) ->
     items = load_items(load_suite("chat"), "pocket", n=40)
     two = [item for item in items if len(item.doc["turns"]) > 1]
     assert two, "some conversations have two turns"
-    cursed = two[0].doc["turns"][0]
+    cursed, well = two[0].doc["turns"][0], threading.Event()
 
     def behave(number: int, sent: Any) -> Any:
-        if sent.body["messages"][0]["content"] == cursed:
+        if sent.body["messages"][0]["content"] == cursed and not well.is_set():
             return kit.json_body(500, {"error": "no"})
         return kit.answer(sent, f"turn {len(sent.body['messages']) // 2}")
 
     with kit.EndpointServer(behave) as server:
-        run_study(study(server.base_url, {"chat": 40}), tmp_path / "out", OPTIONS)
-    rows = {row["item_id"]: row for row in samples(tmp_path / "out", "chat")}
+        planned = study(server.base_url, {"chat": 40})
+        run_study(planned, tmp_path / "out", OPTIONS)
+        rows = {row["item_id"]: row for row in samples(tmp_path / "out", "chat")}
+        asked = list(server.requests)
+        well.set()
+        run_study(planned, tmp_path / "out", OPTIONS)
+        healed = {row["item_id"]: row for row in samples(tmp_path / "out", "chat")}
+        assert [len(sent.body["messages"]) for sent in server.requests[len(asked) :]] == [1, 3], "both turns, once"
+        assert healed.pop(two[0].item_id)["outputs"] == ["turn 0", "turn 1"]
+        assert healed == {name: row for name, row in rows.items() if name != two[0].item_id}
     assert len(rows) == 40
     for item in items:
         row, turns = rows[item.item_id], len(item.doc["turns"])
@@ -156,7 +164,7 @@ def test_conversations_have_two_turns_and_end_where_one_fails(tmp_path: Path) ->
             assert row["status"] == "error" and row["outputs"] == [""] * turns
         else:
             assert row["outputs"] == [f"turn {turn}" for turn in range(turns)]
-    later = [sent.body["messages"] for sent in server.requests if len(sent.body["messages"]) > 1]
+    later = [sent.body["messages"] for sent in asked if len(sent.body["messages"]) > 1]
     assert len(later) == sum(len(i.doc["turns"]) - 1 for i in two if i.doc["turns"][0] != cursed)
     assert all([m["role"] for m in messages] == ["user", "assistant", "user"] for messages in later)
     assert all(messages[1]["content"] == "turn 0" for messages in later)

@@ -114,13 +114,16 @@ class LLM:
         # vLLM detokenizes with the prompt before it, so a first blank stays.
         before = self._tokenizer.decode(prompt, skip_special_tokens=True)
         stops = [params.stop] if isinstance(params.stop, str) else params.stop or []
+        cache, fresh = None, ids
         while len(ids) - len(prompt) < params.max_tokens:
-            logits = self._model(torch.tensor([ids])).logits[0, -1]
+            out = self._model(torch.tensor([fresh]), past_key_values=cache, use_cache=True)
+            logits, cache = out.logits[0, -1], out.past_key_values
             if params.temperature == 0:
                 ids.append(int(logits.argmax()))
             else:
                 stream = torch.Generator().manual_seed(params.seed or 0)
                 ids.append(int(torch.multinomial((logits / params.temperature).softmax(-1), 1, generator=stream)))
+            fresh = ids[-1:]
             if ids[-1] in (params.stop_token_ids or ()):
                 reason = "stop"
                 break
