@@ -162,10 +162,10 @@ ROWS = [{"question": f"How much is {i} + 1?", "answer": f"{i} + 1 = {i + 1}\n###
 
 
 def data_files() -> dict[str, bytes]:
-    lines = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+    test, train = ("".join(json.dumps(row) + "\n" for row in rows).encode() for rows in (ROWS, ROWS[::-1]))
     card = "configs:\n- config_name: main\n  data_files:\n"
     card += "  - {split: train, path: main/train.jsonl}\n  - {split: test, path: main/test.jsonl}\n"
-    return {"README.md": f"---\n{card}---\n".encode(), "main/train.jsonl": lines, "main/test.jsonl": lines}
+    return {"README.md": f"---\n{card}---\n".encode(), "main/train.jsonl": train, "main/test.jsonl": test}
 
 
 def test_rows_of_a_data_set_come_from_the_hub(hub: Any, tmp_path: Path) -> None:
@@ -181,7 +181,10 @@ def test_a_data_set_that_does_not_come_is_one_line(hub: Any, tmp_path: Path) -> 
     hub.repositories["datasets/openai/gsm8k"] = kit.Repository({OLD: data_files()}, {"main": OLD}, gate="GatedRepo")
     gated = run(hub, tmp_path, GSM8K)
     assert "HF_TOKEN" in gated["error"] and "licence" in gated["error"] and "\n" not in gated["error"], gated
-    hub.repositories["datasets/openai/gsm8k"].gate = None
+
+
+def test_a_data_set_that_breaks_off_is_one_line_and_comes_later(hub: Any, tmp_path: Path) -> None:
+    hub.repositories["datasets/openai/gsm8k"] = kit.Repository({OLD: data_files()}, {"main": OLD})
     hub.cut["main/test.jsonl"] = [0, 10**6]
     cut = run(hub, tmp_path, GSM8K)
     assert cut["exit"] == 2 and "cannot load openai/gsm8k" in cut["error"] and "\n" not in cut["error"], cut
