@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.engine_specs import OpenAISpec
 from harness.engines import resolve_engine
 from harness.evaluate.plan import GenRow, GenSettings
 from harness.evaluate.suite import Scores, cell_key, evaluate_suite, score_rows
@@ -21,7 +22,7 @@ from suites.data import Item, data_events, load_fewshot, load_items
 from suites.registry import Suite, load_suite, scorer, suite_hash
 
 if TYPE_CHECKING:
-    from harness.engines.base import Engine
+    from harness.engines.base import Engine, TextEngine
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,21 @@ def plan_suites(study: Study, data_dir: Path | None) -> dict[str, SuitePlan]:
 
 
 def engine_of_cells(study: Study, device: str) -> str:
-    """What cells call the study's engine: its name, `auto` resolved for this machine, and its dtype."""
+    """What cells call the study's engine: its name, `auto` resolved for this machine, and its dtype or API."""
+    if isinstance(study.engine, OpenAISpec):
+        return f"openai/{study.engine.api}"
     return f"{resolve_engine(study.engine.name, device=device)}/{study.engine.dtype}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One variant on one suite."""
+    """One variant on one suite; `served` stands for the fingerprint of a model behind an endpoint."""
 
     variant: str
     plan: SuitePlan
     engine: str
     layout: Layout
+    served: Mapping[str, str | None] | None = None
 
     def key(self) -> dict[str, Any]:
         """All that the cell's rows depend on."""
@@ -87,7 +91,7 @@ class Cell:
             preset=self.plan.preset,
             settings=self.plan.settings,
             engine=self.engine,
-            model=model_fingerprint(self.layout.variant(self.variant)),
+            model=self.served or model_fingerprint(self.layout.variant(self.variant)),
             fewshot=self.plan.fewshot(),
         )
 
@@ -106,24 +110,27 @@ class CellState:
         refused: Why it has no score, or None.
         events: Fall-backs and oddities.
         seconds: Generation and scoring, in the session that finished it.
+        failed: Items whose requests failed after all tries.
     """
 
     key: Mapping[str, Any]
     refused: str | None = None
     events: Sequence[Mapping[str, str]] = field(default_factory=list)
     seconds: float = 0.0
+    failed: int = 0
 
 
 def read_state(cell: Cell) -> CellState | None:
     """The state of a finished cell; None where it has to be run (again).
 
-    A cell refused for want of a sandbox is run again, because the sandbox may be there by now.
+    A cell refused for want of a sandbox is run again, because the sandbox may be there by now, and so is one with
+    requests that failed, which the endpoint may answer by now.
     """
     path = cell.layout.cell(cell.variant, cell.plan.name)
     if not path.is_file() or not cell.layout.samples(cell.variant, cell.plan.name).is_file():
         return None
     state = CellState(**read_json(path))
-    again = state.refused is not None and state.refused.startswith(NO_SANDBOX)
+    again = state.failed or (state.refused is not None and state.refused.startswith(NO_SANDBOX))
     return state if state.key == jsonable(cell.key()) and not again else None
 
 
@@ -135,7 +142,7 @@ def jsonable(key: Mapping[str, Any]) -> dict[str, Any]:
 NO_SANDBOX = "no sandbox"
 
 
-def run_cell(cell: Cell, engine: Engine, *, sandbox_refusal: str | None, progress: Progress) -> CellState:
+def run_cell(cell: Cell, engine: Engine | TextEngine, *, sandbox_refusal: str | None, progress: Progress) -> CellState:
     """Generate what the cell's journal lacks, score all rows, and write samples and state.
 
     Args:
@@ -164,7 +171,8 @@ def run_cell(cell: Cell, engine: Engine, *, sandbox_refusal: str | None, progres
     samples = [_sample(cell, item, row, found) for item, row, found in zip(items, rows, scores, strict=True)]
     write_samples(samples, cell.layout.samples(cell.variant, plan.name))
     events = [*_events(plan), *getattr(engine, "events", ())]
-    state = CellState(jsonable(key), refused, events, round(time.monotonic() - began, 2))
+    failed = sum(row.status == "error" for row in rows)
+    state = CellState(jsonable(key), refused, events, round(time.monotonic() - began, 2), failed)
     write_json_atomic(cell.layout.cell(cell.variant, plan.name), vars(state))
     return state
 

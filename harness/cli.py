@@ -38,7 +38,10 @@ DataKind = Annotated[str, typer.Option("--data", help="pocket (bundled, offline)
 Count = Annotated[int | None, typer.Option("-n", "--n", min=1, help="First n items of every suite.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one per core, at most 4.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-EngineOption = Annotated[str, typer.Option(help="torch, or sparse: our CPU kernels on packed weights.")]
+EngineOption = Annotated[str, typer.Option(help="torch, vllm, or sparse: our CPU kernels on packed weights.")]
+BaseUrl = Annotated[str | None, typer.Option(help="Of the endpoint of openai:NAME, such as http://127.0.0.1:8000/v1.")]
+Api = Annotated[str, typer.Option(help="openai: chat, completions, or auto (what the suite's prompts are).")]
+Concurrency = Annotated[int, typer.Option(min=1, help="openai: requests under way at a time.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 
@@ -71,10 +74,13 @@ def run(
 
 @app.command(
     name="eval",
-    epilog="Example:  sparsebench eval ./my-model --suite gsm8k --preset 5shot --data-dir data --out out/mine",
+    epilog="Examples:  sparsebench eval ./my-model --suite gsm8k --preset 5shot --data-dir data --out out/mine  |  "
+    "sparsebench eval openai:my-model --base-url http://127.0.0.1:8000/v1 --suite gsm8k --out out/served",
 )
 def evaluate(
-    model: Annotated[str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory, a hub id or openai:NAME.")
+    ],
     suite: Annotated[list[str], typer.Option("--suite", "-s", help=_SUITES_HELP)],
     out: OutOption,
     preset: Annotated[
@@ -84,19 +90,23 @@ def evaluate(
     data: DataKind = "pocket",
     data_dir: DataDir = None,
     engine: EngineOption = "torch",
+    base_url: BaseUrl = None,
+    api: Api = "auto",
+    concurrency: Concurrency = 8,
     jobs: Jobs = 0,
     device: Device = "cpu",
     offline: Offline = False,
     quiet: Quiet = False,
 ) -> None:
     """Score one model on one or more suites."""
+    from harness.endpoint.command import eval_subject
     from harness.study import parse_study
     from suites.registry import load_suite
 
     kind = _data_kind(data, data_dir)
     suites = {name: {"preset": preset or _preset(load_suite(name), kind), "n": n} for name in suite}
-    body: dict[str, Any] = {"name": "eval", "variants": {"model": {"path": model}}, "suites": suites}
-    body["engine"] = {"name": engine}
+    body: dict[str, Any] = {"name": "eval", "suites": suites}
+    body |= eval_subject(model, engine, base_url=base_url, api=api, concurrency=concurrency)
     _run(parse_study(body, where="eval"), out, _options(data_dir, jobs, device, offline, quiet))
 
 
@@ -320,9 +330,10 @@ def _with_options(study: Any, kind: str, n: int | None, engine: str | None) -> A
         if n is not None:
             spec["n"] = n
     if engine is not None:
-        body["engine"]["name"] = engine
+        same = engine in ("torch", "sparse", "auto") and body["engine"]["name"] in ("torch", "sparse", "auto")
+        body["engine"] = {**(body["engine"] if same else {}), "name": engine}
     for variant in body["variants"].values():
-        if variant["path"] is not None:
+        if variant["from"] is None:
             variant.pop("recipe")
     return parse_study(body, where=study.name)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.cells import SuitePlan, plan_suites
 from harness.gate.margins import PlannedSuite, planning_warnings
 from harness.layout import Layout
-from harness.models import model_directory
+from harness.models import fetched_directory
 from harness.study import Study
 from sparsify.recipe import load_recipe
 
@@ -34,17 +34,25 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
     seen: set[tuple[Path, str]] = set()
     requests = {name: plan.requests() for name, plan in plans.items()}
     for name, spec in study.variants.items():
+        if spec.endpoint is not None:
+            baseline = study.baseline_of(name) or "reference"
+            lines.append(f"  {name:26} {'served':8} model {spec.endpoint.model}  (baseline: {baseline})")
+            continue
         where = spec.path or study.models[str(spec.source)].path
         recipe = load_recipe(spec.recipe)
-        directory = model_directory(where, offline=options.offline)
+        revision = study.models[spec.source].revision if spec.source else None
+        stages = " > ".join(stage.kind for stage in recipe.stages) or "as it is"
+        baseline = study.baseline_of(name) or "reference"
+        directory = fetched_directory(where, revision=revision)
+        if directory is None:
+            lines.append(f"  {name:26} {'to fetch':8} {stages}  (baseline: {baseline}; {where} is not in the cache)")
+            continue
         size = _parameters(directory)
         for suite, plan in plans.items():
             limit = plan.suite.preset(plan.preset).max_new_tokens
             generation += 2.0 * size * requests[suite] * limit * _ANSWER_TOKENS
-        stages = " > ".join(stage.kind for stage in recipe.stages) or "as it is"
         made = (layout.variant(name) / "variant.json").is_file()
         there = "there" if made else "to make"
-        baseline = study.baseline_of(name) or "reference"
         lines.append(f"  {name:26} {there:8} {stages}  (baseline: {baseline})")
         if recipe.stages and not made:
             # A variant is made by one process with one thread, next to the others.

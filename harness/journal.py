@@ -37,6 +37,9 @@ class Journal:
     Opening repairs the end: a last line that a crash cut short is dropped (`dropped_bytes` says how much), every
     complete row is kept. The file is locked for as long as it is open.
 
+    A row with `status` "error" is kept but not settled: `in` does not find it, and a later row of its key takes its
+    place.
+
     Args:
         path: The journal file; it and its folder are created as needed.
         key: What the rows depend on (fingerprints, preset, settings, seed), JSON values only. A journal written
@@ -123,7 +126,7 @@ class Journal:
         for number, line in enumerate(lines, 2):
             row = _parse(line)
             name = row.get(self._row_key) if row is not None else None
-            if row is None or not isinstance(name, str) or name in self._rows:
+            if row is None or not isinstance(name, str) or name in self:
                 reason = "repeats a row" if isinstance(name, str) else "is not a row"
                 raise CorruptRecordError(f"{self.path}:{number} {reason}; remove that line (or the file) and run again")
             self._rows[name] = row
@@ -162,8 +165,8 @@ class Journal:
         return MappingProxyType(self._rows)
 
     def __contains__(self, name: object) -> bool:
-        """Whether a row of that key is on disk."""
-        return name in self._rows
+        """Whether a settled row of that key is on disk."""
+        return name in self._rows and self._rows[str(name)].get("status") != "error"
 
     def __len__(self) -> int:
         """Number of rows on disk."""
@@ -177,13 +180,13 @@ class Journal:
         """Write rows in one piece and return when they are on disk.
 
         Raises:
-            ValueError: A row has no key or one that is already there; nothing is written.
+            ValueError: A row has no key or one that is already there and settled; nothing is written.
             InfrastructureError: The disk refused; the journal is as it was before.
         """
         fresh: dict[str, dict[str, Any]] = {}
         for row in rows:
             name = row.get(self._row_key)
-            if not isinstance(name, str) or name in self._rows or name in fresh:
+            if not isinstance(name, str) or name in self or name in fresh:
                 raise ValueError(f"{self.path}: row {name!r} has no {self._row_key} or is there already")
             fresh[name] = dict(row)
         if fresh:

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from harness.errors import ConfigError, InfrastructureError
+from harness.hub import NotFetched, hub_error
 
 _POCKET = Path(__file__).resolve().parent.parent / "suites" / "pocket"
 BUNDLED = {"pocket": _POCKET / "model", "pocket-base": _POCKET / "base", "pocket-sparse70": _POCKET / "sparse70"}
@@ -18,13 +19,14 @@ def model_directory(name: str, *, revision: str | None = None, offline: bool = F
     """The directory of a model.
 
     Args:
-        name: One of `BUNDLED`, a directory, or a hub id such as `org/model`. A checkpoint in bitmask storage
-            (`sparsify.packed`) is expanded once, into the user's cache folder.
+        name: One of `BUNDLED`, a directory, or a hub id such as `org/model` or `org/model@revision`. A checkpoint in
+            bitmask storage (`sparsify.packed`) is expanded once, into the user's cache folder.
         revision: Commit or branch of a hub model.
         offline: Take a hub model from the local cache only.
 
     Raises:
-        ConfigError: There is no such directory, or the hub does not give the model.
+        ConfigError: There is no such directory, or the hub does not have the model or does not give it to this user.
+        InfrastructureError: The hub was not reached, or the download broke off; what came is kept for the next try.
     """
     if name in BUNDLED:
         return _ordinary(BUNDLED[name])
@@ -33,11 +35,26 @@ def model_directory(name: str, *, revision: str | None = None, offline: bool = F
         if not (path / "config.json").is_file():
             raise ConfigError(f"{path} holds no config.json; name a model directory")
         return _ordinary(path)
-    if name.count("/") != 1 or name.startswith((".", "/", "~")) or path.exists():
+    hub_id, _, given = name.partition("@")
+    if given and revision not in (None, given):
+        raise ConfigError(f"{name} names revision {given}, but {revision} is asked for; name one of them")
+    if hub_id.count("/") != 1 or name.startswith((".", "/", "~")) or path.exists():
         raise ConfigError(
             f"model directory {name} does not exist; name a directory, a hub id or one of {', '.join(BUNDLED)}"
         )
-    return _from_hub(name, revision, offline)
+    return _from_hub(hub_id, given or revision, offline)
+
+
+def fetched_directory(name: str, *, revision: str | None = None) -> Path | None:
+    """As `model_directory`, but never fetches: None where a hub model is not in the local cache.
+
+    Raises:
+        ConfigError: There is no such directory, and the name is no hub id.
+    """
+    try:
+        return model_directory(name, revision=revision, offline=True)
+    except NotFetched:
+        return None
 
 
 def named_directories(models: list[str], *, offline: bool) -> dict[str, Path]:
@@ -99,21 +116,28 @@ def _writable(folder: Path) -> None:
         raise InfrastructureError(f"cannot write to {folder}; set SPARSEBENCH_CACHE to a folder that can be written")
 
 
-def public_name(name: str) -> str:
-    """What records call a model: a hub id or bundled name as it is, of a directory its last part only."""
+def public_name(name: str, directory: Path | None = None) -> str:
+    """What records call a model: a bundled name as it is, of a directory its last part only, or a hub id.
+
+    A hub id is followed by `@` and the commit that was loaded, if its `directory` is given.
+    """
     path = Path(name).expanduser()
-    return path.resolve().name if name not in BUNDLED and path.is_dir() else name
+    if name in BUNDLED:
+        return name
+    if path.is_dir():
+        return path.resolve().name
+    hub_id = name.partition("@")[0]
+    return f"{hub_id}@{directory.name}" if directory is not None and directory.parent.name == "snapshots" else hub_id
 
 
 def _from_hub(name: str, revision: str | None, offline: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError:
         raise ConfigError(f"model {name} is on the hub; pip install 'sparsebench[run]' to fetch it") from None
     wanted = ["*.safetensors", "*.json", "*.jinja", "tokenizer*", "*.model", "vocab*", "merges*"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=offline))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
-        raise ConfigError(f"model {name} is no directory here and the hub does not give it ({reason})") from None
+        found = snapshot_download(name, revision=revision, allow_patterns=wanted, local_files_only=offline)
+    except Exception as error:  # noqa: BLE001 (its HTTP library's errors have no base in common with its own)
+        raise hub_error(f"model {name}", name, error, offline=offline) from None
+    return Path(found)

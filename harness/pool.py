@@ -131,7 +131,9 @@ class Pool:
             if ready is None or not self._running or ready(task, [t for _, t in self._running.values()]):
                 waiting.remove(task)
                 ours, theirs = self._context.Pipe()
-                process = self._context.Process(target=_work, args=(task, theirs, str(self._log)), daemon=True)
+                # A daemon may start no processes; what is left of another is stopped by `close`, as all are.
+                daemon = not getattr(task, "starts_processes", False)
+                process = self._context.Process(target=_work, args=(task, theirs, str(self._log)), daemon=daemon)
                 try:
                     process.start()
                 except EOFError:  # click would take it for a closed terminal and report an interruption

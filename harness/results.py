@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from harness.cells import Cell, engine_of_cells, plan_suites, read_state
 from harness.engines import why_not
 from harness.errors import CorruptRecordError
+from harness.evaluate.served import served_fingerprint
 from harness.fingerprint import environment
 from harness.layout import Layout
 from harness.records import Environment, Event, SampleRow, SpeedRow, Summary, read_samples
@@ -41,14 +42,15 @@ def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary,
         refused: dict[str, str] = {}
         events = list(fallen_back)
         for suite, plan in plans.items():
-            state = read_state(Cell(name, plan, engine, layout))
+            state = read_state(Cell(name, plan, engine, layout, served_fingerprint(study, name)))
             if state is not None:
                 events += [Event(**dict(event)) for event in state.events]
             if state is not None and state.refused:
                 refused[suite] = state.refused
             elif layout.samples(name, suite).is_file():
                 samples[name, suite] = read_samples(layout.samples(name, suite))
-        info = read_variant(layout.variant(name)).model_dump(mode="json")
+        endpoint = study.variants[name].endpoint
+        info = {"base": endpoint.model} if endpoint else read_variant(layout.variant(name)).model_dump(mode="json")
         variant = VariantInput.from_variant_json(info, name=name, baseline=study.baseline_of(name), refused=refused)
         variants.append(replace(variant, events=(*variant.events, *events)))
     suites = {

@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cells import Cell, engine_of_cells, plan_suites, read_state
 from harness.corpus import resolve_corpus
+from harness.engine_specs import vllm_options
 from harness.engines import why_not
 from harness.errors import ConfigError, EngineError, SandboxUnavailable
+from harness.evaluate.served import endpoint_of, served_fingerprint
 from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
 from harness.pool import Pool, Task
@@ -25,6 +27,9 @@ from harness.records import Summary, write_json_atomic
 from harness.study import Study
 from harness.tasks import EvaluateTask, MakeTask, split_last
 from sparsify.recipe import Recipe, load_recipe
+
+if TYPE_CHECKING:
+    from harness.engines.openai import EndpointOptions
 
 
 @dataclass(frozen=True)
@@ -91,8 +96,9 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
     if study.suites and (why := why_not(study.engine.name, device=options.device)):
         raise EngineError(why)
     sources = _sources(study, options)
+    endpoints = {name: found for name in study.variants if (found := endpoint_of(study, name, offline=options.offline))}
     with layout.claimed(study):
-        run = _Run(study, layout, options, sources)
+        run = _Run(study, layout, options, sources, endpoints)
         run.make()
         run.evaluate()
         run.measure_speed()
@@ -112,6 +118,8 @@ class _Source:
 def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
     sources = {}
     for name, spec in study.variants.items():
+        if spec.endpoint is not None:
+            continue
         if spec.path is not None:
             where, revision, recipe = spec.path, None, load_recipe("dense")
         else:
@@ -119,7 +127,9 @@ def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
             model = study.models[spec.source]
             where, revision, recipe = model.path, model.revision, load_recipe(spec.recipe)
         directory = model_directory(where, revision=revision, offline=options.offline)
-        sources[name] = _Source(directory, public_name(where), recipe, _teacher(study, name, recipe, options))
+        sources[name] = _Source(
+            directory, public_name(where, directory), recipe, _teacher(study, name, recipe, options)
+        )
     return sources
 
 
@@ -134,12 +144,21 @@ def _teacher(study: Study, name: str, recipe: Recipe, options: RunOptions) -> Pa
 
 
 class _Run:
-    def __init__(self, study: Study, layout: Layout, options: RunOptions, sources: Mapping[str, _Source]) -> None:
-        self.study, self.layout, self.options, self.sources = study, layout, options, sources
+    def __init__(
+        self,
+        study: Study,
+        layout: Layout,
+        options: RunOptions,
+        sources: Mapping[str, _Source],
+        endpoints: Mapping[str, EndpointOptions],
+    ) -> None:
+        self.study, self.layout, self.options, self.sources, self.endpoints = study, layout, options, sources, endpoints
         self.engine = engine_of_cells(study, options.device)
         self.timings: dict[str, float] = read_json(layout.timings) if layout.timings.is_file() else {}
         self.did = False
-        self.pool = Pool(options.workers, layout.root / "errors.log")
+        # One process keeps an endpoint's pace, and vLLM takes the whole GPU.
+        self.workers = 1 if study.engine.name in ("openai", "vllm") else options.workers
+        self.pool = Pool(self.workers, layout.root / "errors.log")
 
     def _spent(self, phase: str, began: float) -> None:
         self.timings[phase] = round(self.timings.get(phase, 0.0) + time.monotonic() - began, 2)
@@ -235,19 +254,26 @@ class _Run:
                         variant=name,
                         directory=self.layout.variant(name),
                         cells=own,
-                        dtype=self.study.engine.dtype,
+                        dtype=getattr(self.study.engine, "dtype", ""),
                         threads=self.options.threads,
                         device=self.options.device,
                         sandbox_refusal=refusal,
+                        endpoint=self.endpoints.get(name),
+                        options=vllm_options(self.study.engine),
                     )
                 )
-        self._work("evaluating", list(split_last(tasks, self.options.workers)))
+        self._work("evaluating", list(split_last(tasks, self.workers)))
         self._spent("evaluate", began)
 
     def cells(self) -> list[Cell]:
         """All skill cells of the study."""
         plans = plan_suites(self.study, self.options.data_dir)
-        return [Cell(name, plan, self.engine, self.layout) for name in self.study.variants for plan in plans.values()]
+        served = {name: served_fingerprint(self.study, name) for name in self.study.variants}
+        return [
+            Cell(name, plan, self.engine, self.layout, served[name])
+            for name in self.study.variants
+            for plan in plans.values()
+        ]
 
     def _sandbox_refusal(self) -> str | None:
         """Open the sandbox and try it on hostile programs; why there is none, or None."""

@@ -75,7 +75,7 @@ def _make(model: str, recipe: str, out: Path, options: SparsifyOptions) -> None:
     made = MakeOptions(
         store=work / "stages",
         name=out.name,
-        base=public_name(model),
+        base=public_name(model, directory),
         resolve_corpus=lambda name: resolve_corpus(name, work / "corpora"),
         teacher_dir=model_directory(options.teacher, offline=options.offline) if options.teacher else None,
         device=options.device,

@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from harness.engine_specs import (
+    ENGINE_SPECS,
+    AnyEngineSpec,
+    EndpointSpec,
+    EngineSpec,
+    OpenAISpec,
+    Strict,
+    checked_base_url,
+    engine_body,
+)
 from harness.errors import ConfigError
 from harness.gate_rules import GateRule
 from suites.registry import ALL_SUITES, load_suite
@@ -19,43 +29,42 @@ EngineName = Literal["torch", "sparse"]
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class ModelSpec(_Strict):
+class ModelSpec(Strict):
     """A model that variants are made from."""
 
     path: str = Field(min_length=1, description="a bundled model (`pocket`, ...), a directory or a hub id")
     revision: str | None = Field(None, description="commit of a hub model")
 
 
-class VariantSpec(_Strict):
-    """One variant: made by a recipe, or a checkpoint made elsewhere."""
+class VariantSpec(Strict):
+    """One variant: made by a recipe, a checkpoint made elsewhere, or a model behind an endpoint."""
 
     source: str | None = Field(None, alias="from", description="name of one of the study's models")
     recipe: str = Field("dense", description="a built-in recipe or a recipe file")
     path: str | None = Field(None, description="a checkpoint made elsewhere: a directory or hub id")
+    endpoint: EndpointSpec | None = Field(None, description="a model behind an OpenAI-compatible endpoint")
     baseline: str | None = Field(None, description="the variant it is compared with; default: the first variant")
     teacher: str | None = Field(None, description="the model of the study that a recipe's `teacher: given` is")
 
     @model_validator(mode="after")
     def _one_origin(self) -> VariantSpec:
-        if (self.source is None) == (self.path is None):
-            raise ValueError("give either `from` (a model of the study) or `path` (a checkpoint made elsewhere)")
-        if self.path is not None and "recipe" in self.model_fields_set:
-            raise ValueError("a checkpoint given by `path` takes no recipe; use `from` and `recipe`")
+        if [self.source, self.path, self.endpoint].count(None) != 2:
+            raise ValueError(
+                "give either `from` (a model of the study), `path` (a checkpoint made elsewhere) or `endpoint`"
+            )
+        if self.source is None and "recipe" in self.model_fields_set:
+            raise ValueError("a checkpoint or an endpoint takes no recipe; use `from` and `recipe`")
         return self
 
 
-class SuiteSpec(_Strict):
+class SuiteSpec(Strict):
     """One suite of the study."""
 
     preset: str = Field("pocket", description="one of the suite's presets")
     n: int | None = Field(None, gt=0, description="first n items; default: all, or 300 of the pocket items")
 
 
-class SpeedSpec(_Strict):
+class SpeedSpec(Strict):
     """One speed panel: all its variants, interleaved, on this host."""
 
     workload: Literal["decode", "prefill", "throughput"]
@@ -85,24 +94,7 @@ class SpeedSpec(_Strict):
         return self
 
 
-class EngineSpec(_Strict):
-    """How skill cells are executed."""
-
-    name: Literal["torch", "sparse", "auto"] = Field(
-        "torch",
-        description="auto: sparse on the CPU where its kernels are built (see `sparsebench doctor`), else torch",
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: int = Field(32, gt=0, description="prompts per batch, fixed: results may depend on it")
-
-    @model_validator(mode="after")
-    def _known_dtype(self) -> EngineSpec:
-        if self.name != "torch" and self.dtype == "float16":
-            raise ValueError("engine sparse knows dtype float32 and bfloat16, not float16")
-        return self
-
-
-class Study(_Strict):
+class Study(Strict):
     """The unit that a user runs."""
 
     version: Literal[1] = 1
@@ -111,7 +103,7 @@ class Study(_Strict):
     models: dict[str, ModelSpec] = Field(default_factory=dict)
     variants: dict[str, VariantSpec] = Field(min_length=1)
     suites: dict[str, SuiteSpec] = Field(default_factory=dict)
-    engine: EngineSpec = EngineSpec()
+    engine: AnyEngineSpec = EngineSpec()
     speed: tuple[SpeedSpec, ...] = ()
     gates: tuple[GateRule, ...] = ()
     seed: int = 0
@@ -119,7 +111,7 @@ class Study(_Strict):
     @field_validator("engine", mode="before")
     @classmethod
     def _engine_by_name(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return engine_body(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -136,6 +128,7 @@ class Study(_Strict):
                 raise ValueError(
                     f"variant {name}: baseline {variant.baseline!r} is not in variants: {_list(self.variants)}"
                 )
+        self._check_endpoints()
         for name in self.suites:
             if name not in ALL_SUITES:
                 raise ValueError(f"unknown suite {name!r}; choose one of {_list(ALL_SUITES)}")
@@ -148,6 +141,25 @@ class Study(_Strict):
                 if name not in self.variants:
                     raise ValueError(f"speed[{index}]: variant {name!r} is not in variants: {_list(self.variants)}")
         return self
+
+    def _check_endpoints(self) -> None:
+        served = [name for name, variant in self.variants.items() if variant.endpoint is not None]
+        if not isinstance(self.engine, OpenAISpec):
+            if served:
+                raise ValueError(f"variant {served[0]} is an endpoint; set `engine: {{name: openai}}`")
+            return
+        if len(served) < len(self.variants):
+            raise ValueError(
+                "engine openai runs variants with `endpoint:` only; run the others in a study of their own"
+            )
+        if self.speed:
+            raise ValueError("speed panels time files on this machine; time an endpoint with `sparsebench bench serve`")
+        for name in served:
+            endpoint = self.variants[name].endpoint
+            base_url = (endpoint and endpoint.base_url) or self.engine.base_url
+            if base_url is None:
+                raise ValueError(f"variant {name}: give `base_url` in its endpoint or in `engine`")
+            checked_base_url(base_url)
 
     @property
     def reference(self) -> str:
@@ -167,12 +179,18 @@ class Study(_Strict):
 
     def resolved(self) -> dict[str, Any]:
         """The study with every default written out; the form that is hashed and kept beside the results."""
-        return self.model_dump(mode="json", by_alias=True)
+        body = self.model_dump(mode="json", by_alias=True)
+        for variant in body["variants"].values():
+            if variant["endpoint"] is None:  # so that a study of files is the study that it was
+                del variant["endpoint"]
+        return body
 
     @property
     def hash(self) -> str:
-        """SHA-256 over what decides the results: neither the description nor the gate rules count."""
+        """SHA-256 over what decides the results: description, gate rules and an endpoint's transport do not count."""
         parts = {key: value for key, value in self.resolved().items() if key not in ("description", "gates")}
+        if isinstance(self.engine, OpenAISpec):
+            parts["engine"] = {key: v for key, v in parts["engine"].items() if key not in self.engine.transport()}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -213,7 +231,10 @@ def parse_study(data: dict[str, Any], *, where: str) -> Study:
         return Study.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        at = ".".join(str(part) for part in first["loc"])
+        loc = first["loc"]
+        if len(loc) > 2 and loc[0] == "engine" and loc[1] in ENGINE_SPECS:  # which of the engine's models was meant
+            loc = (loc[0], *loc[2:])
+        at = ".".join(str(part) for part in loc)
         message = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
             message = f"unknown key; allowed: {_allowed(first['loc'])}"
@@ -226,7 +247,7 @@ def _allowed(loc: tuple[int | str, ...]) -> str:
         "variants": VariantSpec,
         "suites": SuiteSpec,
         "speed": SpeedSpec,
-        "engine": EngineSpec,
+        "engine": ENGINE_SPECS.get(str(loc[1]) if len(loc) > 1 else "", EngineSpec),
     }
     model = inside.get(str(loc[0]), Study) if len(loc) > 1 else Study
     return _list(field.alias or name for name, field in model.model_fields.items())

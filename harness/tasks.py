@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.cells import Cell, run_cell
+from harness.evaluate.served import open_endpoint
 from sparsify.recipe import Recipe
+
+if TYPE_CHECKING:
+    from harness.engines.base import Engine, TextEngine
+    from harness.engines.openai import EndpointOptions
 
 Send = Callable[[str, Any], None]
 
@@ -96,6 +102,8 @@ class EvaluateTask:
         threads: CPU threads.
         device: `cpu` or `cuda`.
         sandbox_refusal: Why generated code cannot be run, or None.
+        endpoint: What the variant is, in place of files.
+        options: What engine vllm is opened with beside the dtype.
     """
 
     variant: str
@@ -106,32 +114,41 @@ class EvaluateTask:
     device: str
     sandbox_refusal: str | None
     part: int = 0
+    endpoint: EndpointOptions | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """How progress calls it."""
         return f"evaluate {self.variant}" + (f" (part {self.part})" if self.part else "")
 
+    @property
+    def starts_processes(self) -> bool:
+        """Whether its engine runs in processes of its own."""
+        return self.cells[0].engine.startswith("vllm/")
+
     def run(self, send: Send) -> None:
         """Run the cells, one after the other."""
-        from harness.engines import load_engine
-
-        engine = load_engine(
-            self.cells[0].engine.partition("/")[0],
-            self.directory,
-            device=self.device,
-            dtype=self.dtype,
-            threads=self.threads,
-        )
+        engine = self._opener()
         weights = [cell.plan.requests() for cell in self.cells]
         before = 0
         for cell, weight in zip(self.cells, weights, strict=True):
             share = _share(before, weight, sum(weights))
-            state = run_cell(cell, engine, sandbox_refusal=self.sandbox_refusal, progress=_Relay(send, share))
+            state = run_cell(cell, engine(), sandbox_refusal=self.sandbox_refusal, progress=_Relay(send, share))
             before += weight
-            send(
-                "cell", {"cell": cell.name, "suite": cell.plan.name, "seconds": state.seconds, "refused": state.refused}
-            )
+            note = state.refused or (f"{state.failed} requests failed" if state.failed else None)
+            send("cell", {"cell": cell.name, "suite": cell.plan.name, "seconds": state.seconds, "refused": note})
+
+    def _opener(self) -> Callable[[], Engine | TextEngine]:
+        """What gives each cell its engine: files are loaded once; an endpoint's events are those of one cell."""
+        if self.endpoint is not None:
+            return partial(open_endpoint, self.endpoint)
+        from harness.engines import load_engine
+
+        name = self.cells[0].engine.partition("/")[0]
+        options = self.options if name == "vllm" else {"device": self.device, "threads": self.threads}
+        loaded = load_engine(name, self.directory, dtype=self.dtype, **options)
+        return lambda: loaded
 
 
 def split_last(tasks: Sequence[EvaluateTask], workers: int) -> list[EvaluateTask]:

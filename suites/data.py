@@ -120,8 +120,11 @@ def _from_hub(suite: Suite, full: FullData, split: str) -> list[dict[str, Any]]:
         rows = datasets.load_dataset(full.hub, full.config, split=split, revision=full.revision)
     except ImportError:
         raise DataMissingError(f"{suite.name}: package datasets is missing; pip install datasets, or {hint}") from None
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or ["no reason given"])[0]
+    except Exception as error:  # noqa: BLE001 (datasets raises what its many back ends raise)
+        reason = (str(error).splitlines() or ["no reason given"])[0][:200]
+        if "gated" in str(error).lower():
+            fix = "accept its licence on its page while signed in, and export HF_TOKEN with a token of that account"
+            raise DataMissingError(f"{suite.name}: {full.hub} is gated; {fix}, or {hint}") from None
         raise DataMissingError(f"{suite.name}: cannot load {full.hub} from the hub ({reason}); {hint}") from None
     where = f"hub {full.hub} ({split})"
     return _documents(suite.name, ((f"{where} row {i}", row) for i, row in enumerate(rows)), where)

@@ -5,21 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.engines.base import Completion, Engine, Finish, Request
+from harness.engines.base import Completion, Engine, Finish, Request, TextAnswer, TextEngine, TextRequest
 from harness.errors import ConfigError
 
-ENGINES = ("torch", "sparse")
+ENGINES = ("torch", "sparse")  # what speed panels time as well; vllm only runs suites
 
-__all__ = ["ENGINES", "Completion", "Engine", "Finish", "Request", "load_engine", "resolve_engine", "why_not"]
+__all__ = [
+    "ENGINES",
+    "Completion",
+    "Engine",
+    "Finish",
+    "Request",
+    "TextAnswer",
+    "TextEngine",
+    "TextRequest",
+    "load_engine",
+    "resolve_engine",
+    "why_not",
+]
 
 
 def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
     """Open a variant with an engine; the engine's libraries are imported only here.
 
     Args:
-        name: One of `ENGINES`.
+        name: One of `ENGINES`, or `vllm`.
         variant_dir: A model directory.
-        options: What the engine's `load` takes (`device`, `dtype`, `threads`; sparse also `head`, `memory`, `native`).
+        options: What the engine's `load` takes (`device`, `dtype`, `threads`; sparse also `head`, `memory`, `native`;
+            vllm in their place `tensor_parallel_size`, `gpu_memory_utilization`, `max_model_len`).
 
     Raises:
         ConfigError: No such engine, or no such directory.
@@ -30,6 +43,10 @@ def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
         from harness.engines.torch import TorchEngine
 
         return TorchEngine.load(variant_dir, **options)
+    if name == "vllm":
+        from harness.engines.vllm import VllmEngine
+
+        return VllmEngine.load(variant_dir, **options)
     if name == "sparse":
         from harness.engines.sparse import load_kernels
 
@@ -37,11 +54,15 @@ def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
         from harness.engines.sparse.engine import SparseEngine
 
         return SparseEngine.load(variant_dir, **options)
-    raise ConfigError(f"unknown engine {name!r}; choose one of: {', '.join(ENGINES)}")
+    raise ConfigError(f"unknown engine {name!r}; choose one of: {', '.join((*ENGINES, 'vllm'))}")
 
 
 def why_not(name: str, *, device: str = "cpu") -> str | None:
-    """Why an engine of `ENGINES` cannot run on this machine, or None; opens nothing."""
+    """Why an engine cannot run on this machine, or None; opens nothing."""
+    if name == "vllm":
+        from importlib.util import find_spec
+
+        return None if find_spec("vllm") else "engine vllm needs package vllm; pip install 'sparsebench[vllm]'"
     if name != "sparse":
         return None
     if device != "cpu":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 Finish = Literal["stop", "length", "truncated_input"]
 
@@ -73,3 +73,74 @@ class Engine(Protocol):
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
         """Per (context, continuation): log-likelihood in nats, and whether greedy decoding gives the continuation."""
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """One prompt for an engine that has its own tokenizer and chat template.
+
+    Attributes:
+        request_id: The caller's name for the request; returned unchanged.
+        prompt: A plain text, or messages with `role` and `content`.
+        max_new_tokens: Upper limit of generated tokens, at least one.
+        stop: Texts that end the completion; the text is cut before the first of them.
+        temperature: 0 is greedy; above 0 samples.
+        seed: Seed of this request's sampling, where the engine honours one.
+    """
+
+    request_id: str
+    prompt: str | tuple[Mapping[str, str], ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TextAnswer:
+    """What became of one request to a `TextEngine`.
+
+    Attributes:
+        request_id: The request's name.
+        text: The completion, cut before the first stop text; empty unless `finish` is `stop` or `length`.
+        finish: As of a `Completion`; `refused` by a content filter, `error` when all tries failed.
+        n_in: Prompt tokens; None where the engine does not count them.
+        n_out: Generated tokens; None where the engine does not count them.
+        seconds: Wall time of the request, waiting and further tries included.
+        error: Why, for `error` and `refused`.
+    """
+
+    request_id: str
+    text: str
+    finish: Finish | Literal["refused", "error"]
+    n_in: int | None = None
+    n_out: int | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@runtime_checkable
+class TextEngine(Protocol):
+    """Executes a model that takes text: tokenizer and chat template are its own, out of our sight."""
+
+    @property
+    def name(self) -> str:
+        """The engine's name in studies and records."""
+
+    def complete(self, requests: Sequence[TextRequest], *, done: Callable[[TextAnswer], None]) -> None:
+        """Complete requests in any order; `done` is called with each as soon as it is finished.
+
+        Raises:
+            SparsebenchError: No request can succeed (a refused key, an unknown model, nobody there).
+        """
+
+    def weigh(self, pairs: Mapping[str, tuple[str, str]], *, done: Callable[[str, float, int | None], None]) -> None:
+        """Log-likelihood of continuations: `done` gets the pair's name, nats, and tokens of the continuation.
+
+        Args:
+            pairs: (context, continuation) by name.
+            done: Called with each as soon as it is known.
+
+        Raises:
+            SparsebenchError: The engine does not give log-probabilities of a prompt, or failed.
+        """

@@ -13,16 +13,15 @@ from typing import Any
 import torch
 
 from harness.engines._decode import Row
+from harness.engines._ends import end_ids
 from harness.engines._int8 import use_lean_forward
 from harness.engines._load import load_model, load_tokenizer, pick_device
+from harness.engines._prompt import encode_prompt
 from harness.engines._run import ModelRunner, Runner
 from harness.engines._session import Session, TorchSession
 from harness.engines._text import TextReader, stop_at
 from harness.engines.base import Completion, Request
 from harness.errors import ConfigError, EngineError
-
-# Tokens that end an assistant's turn where a template uses them; some checkpoints forget to list theirs as eos.
-TURN_ENDS = ("<|end|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|eot|>")
 
 
 class TorchEngine:
@@ -43,7 +42,7 @@ class TorchEngine:
         self.tokenizer = tokenizer
         self.label = label
         self._runner = runner or ModelRunner(model)
-        self.end_ids = end_ids(model, tokenizer)
+        self.end_ids = end_ids((model.generation_config, model.config), tokenizer)
         self._reader = TextReader(tokenizer)
 
     @classmethod
@@ -92,19 +91,10 @@ class TorchEngine:
             chat: Messages with `role` and `content`; rendered with the chat template and its generation prompt.
 
         Raises:
-            ConfigError: The variant has no chat template, or not exactly one of the two was given.
+            ConfigError: The variant has no chat template, or one that fails on `chat`; or not exactly one of the two
+                was given.
         """
-        if (text is None) == (chat is None):
-            raise ConfigError("encode takes either a text or chat messages")
-        if chat is not None:
-            if self.tokenizer.chat_template is None:
-                raise ConfigError(f"variant {self.label} has no chat template; add chat_template.jinja")
-            messages = [dict(message) for message in chat]
-            shown = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            return list(self.tokenizer(shown, add_special_tokens=False)["input_ids"])
-        bos = self.tokenizer.bos_token
-        special = not (bos and str(text).startswith(bos))
-        return list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        return encode_prompt(self.tokenizer, label=self.label, text=text, chat=chat)
 
     def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
         """Complete one fixed batch, in order.
@@ -164,15 +154,3 @@ class TorchEngine:
         text = self._reader.completion(request.prompt_ids, said)
         cut = stop_at(text, request.stop)
         return Completion(request.request_id, text[:cut], n_in, len(row.tokens), row.finish, row.seconds)
-
-
-def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Tokens that end a completion: every declared eos, and the end-of-turn token that the chat template writes."""
-    ids: set[int] = set()
-    for source in (model.generation_config, model.config, tokenizer):
-        declared = getattr(source, "eos_token_id", None)
-        ids.update([declared] if isinstance(declared, int) else declared or [])
-    template = tokenizer.chat_template or ""
-    special = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
-    ids.update(special[text] for text in TURN_ENDS if text in special and text in str(template))
-    return frozenset(ids)

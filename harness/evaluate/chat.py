@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluate.generate import gather, run_prompts, skip
-from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt
+from harness.evaluate.plan import UNANSWERED, ChatText, GenRow, GenSettings, Prompt, worst
 from sparsify.progress import Progress
 from suites.data import Item
 from suites.errors import SuiteError
 from suites.registry import Preset
 
 if TYPE_CHECKING:
-    from harness.engines.base import Engine
+    from harness.engines.base import Engine, TextEngine
     from harness.journal import Journal
+    from harness.schema.samples import Status
 
 
 class _Share:
@@ -42,7 +43,7 @@ def _messages(item: Item, turn: int, journal: Journal) -> list[dict[str, str]]:
 
 
 def converse(
-    engine: Engine,
+    engine: Engine | TextEngine,
     items: Sequence[Item],
     *,
     preset: Preset,
@@ -52,8 +53,9 @@ def converse(
 ) -> list[GenRow]:
     """Hold all conversations, turn by turn.
 
-    A conversation whose earlier turn could not be asked (`truncated_input`) is not continued; its later turns carry
-    the same status. `prompt_hash` of a row is that of the first turn: later prompts contain the model's answers.
+    A conversation whose earlier turn has no answer (`truncated_input`, `refused`, `error`) is not continued; its later
+    turns carry the same status. `prompt_hash` of a row is that of the first turn: later prompts contain the model's
+    answers.
 
     Raises:
         SuiteError: An item has no turns.
@@ -64,7 +66,7 @@ def converse(
     done = 0
     for turn in range(max(len(item.doc["turns"]) for item in items)):
         prompts: list[Prompt] = []
-        unanswerable: list[Prompt] = []
+        unanswerable: list[tuple[Prompt, Status]] = []
         for item in items:
             ids = request_ids(item)
             if turn >= len(ids):
@@ -77,8 +79,11 @@ def converse(
                 "max_new_tokens": settings.max_new_tokens or preset.max_new_tokens,
                 "stop": preset.stop,
             }
-            answered = all(journal.rows[earlier]["status"] != "truncated_input" for earlier in ids[:turn])
-            (prompts if answered else unanswerable).append(Prompt(**fields))
+            earlier = worst([journal.rows[before]["status"] for before in ids[:turn]]) if turn else "ok"
+            if earlier in UNANSWERED:
+                unanswerable.append((Prompt(**fields), earlier))
+            else:
+                prompts.append(Prompt(**fields))
         skip(unanswerable, journal)
         share = _Share(progress, done + len(unanswerable), total)
         run_prompts(engine, prompts, journal=journal, settings=settings, progress=share)

@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.engines.base import TextEngine
 from harness.evaluate.generate import gather
 from harness.evaluate.plan import GenRow, GenSettings
+from harness.evaluate.texts import weigh_texts
 from sparsify.progress import Progress
 from suites.data import Item
 from suites.multiple_choice import shown
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def weigh_choices(
-    engine: Engine,
+    engine: Engine | TextEngine,
     suite: Suite,
     items: Sequence[Item],
     *,
@@ -40,7 +42,7 @@ def weigh_choices(
         SuiteError: No items, or too few worked examples.
         EngineError: The engine failed; journaled rows stay.
     """
-    from harness.evaluate.lm import build_task, encode_pair, render
+    from harness.evaluate.lm import at_blank, build_task, encode_pair, render
 
     task = build_task(suite, preset, items, fewshot)
     asked: dict[str, tuple[str, int, str, Any]] = {}
@@ -50,6 +52,11 @@ def weigh_choices(
         request_id = f"{item_id}#{instance.idx}"
         asked[request_id] = (item_id, instance.idx, task.doc_to_choice(instance.doc)[instance.idx], instance.args)
         of_item[item_id].append(request_id)
+    if isinstance(engine, TextEngine):
+        texts = {name: at_blank(*args) for name, (_, _, _, args) in asked.items()}
+        known = {name: {"item_id": i, "turn": turn, "choice": choice} for name, (i, turn, choice, _) in asked.items()}
+        weigh_texts(engine, texts, rows=known, journal=journal, progress=progress)
+        return [gather(item.item_id, of_item[item.item_id], journal) for item in items]
     pairs = {name: encode_pair(engine, *args) for name, (_, _, _, args) in asked.items()}
     order = sorted(asked, key=lambda name: (-sum(map(len, pairs[name])), name))
     for start in range(0, len(order), settings.batch_size):

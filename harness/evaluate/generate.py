@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.engines.base import TextEngine
 from harness.errors import CorruptRecordError, EngineError
-from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt, plan_batches, worst
+from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt, plan_batches, seed_of, worst
+from harness.evaluate.texts import complete_prompts
 from sparsify.progress import Progress
 
 if TYPE_CHECKING:
     from harness.engines.base import Completion, Engine
     from harness.journal import Journal
+    from harness.schema.samples import Status
 
 
 def _row(prompt: Prompt, *, n_in: int, completion: Completion | None) -> dict[str, Any]:
@@ -32,23 +34,25 @@ def _row(prompt: Prompt, *, n_in: int, completion: Completion | None) -> dict[st
     }
 
 
-def skip(prompts: Sequence[Prompt], journal: Journal) -> None:
-    """Journal prompts that cannot be asked, because an earlier turn of their conversation has no answer."""
-    journal.append([_row(p, n_in=0, completion=None) for p in prompts if p.request_id not in journal])
+def skip(prompts: Sequence[tuple[Prompt, Status]], journal: Journal) -> None:
+    """Journal prompts that cannot be asked, with the status of the earlier turn that has no answer."""
+    rows = []
+    for prompt, status in prompts:
+        row = _row(prompt, n_in=0, completion=None)
+        if status != "truncated_input":
+            row |= {"finish": status, "status": status, "error": "an earlier turn has no answer"}
+        rows.append(row)
+    journal.append([row for row in rows if row["request_id"] not in journal])
 
 
 def _encode(engine: Engine, text: str) -> tuple[int, ...]:
     return tuple(engine.encode(chat=text.messages) if isinstance(text, ChatText) else engine.encode(text))
 
 
-def _seed(settings: GenSettings, prompt: Prompt) -> int:
-    return int.from_bytes(hashlib.sha256(f"{settings.seed}/{prompt.request_id}".encode()).digest()[:4])
-
-
 def _check(prompts: Sequence[Prompt], journal: Journal) -> None:
     for prompt in prompts:
-        row = journal.rows.get(prompt.request_id)
-        if row is not None and row.get("prompt_hash") != prompt.hash:
+        # A row that failed gives way; its prompt may have held an earlier turn that failed as well.
+        if prompt.request_id in journal and journal.rows[prompt.request_id].get("prompt_hash") != prompt.hash:
             raise CorruptRecordError(
                 f"{journal.path}: row {prompt.request_id} answers another prompt; remove the file and run again"
             )
@@ -66,7 +70,7 @@ def _complete(
             max_new_tokens=prompt.max_new_tokens,
             stop=prompt.stop,
             temperature=settings.temperature,
-            seed=_seed(settings, prompt),
+            seed=seed_of(settings, prompt.request_id),
         )
         for prompt in batch
     ]
@@ -77,13 +81,19 @@ def _complete(
 
 
 def run_prompts(
-    engine: Engine, prompts: Sequence[Prompt], *, journal: Journal, settings: GenSettings, progress: Progress
+    engine: Engine | TextEngine,
+    prompts: Sequence[Prompt],
+    *,
+    journal: Journal,
+    settings: GenSettings,
+    progress: Progress,
 ) -> None:
     """Complete all prompts that the journal does not hold yet.
 
     Batches are cut from all prompts, whatever the journal holds: a batch that is there is skipped, one that is there
     in part is run again whole and only its missing rows are added. Prompts that leave no room for `max_new_tokens` in
-    the engine's context are journaled as `truncated_input` and not generated.
+    the engine's context are journaled as `truncated_input` and not generated. An engine that takes text is given the
+    prompts one by one (`harness.evaluate.texts`).
 
     Args:
         engine: Executes the variant.
@@ -97,6 +107,9 @@ def run_prompts(
         CorruptRecordError: The journal holds an answer to another prompt under one of the ids.
     """
     _check(prompts, journal)
+    if isinstance(engine, TextEngine):
+        complete_prompts(engine, prompts, journal=journal, settings=settings, progress=progress)
+        return
     ids = {p.request_id: _encode(engine, p.text) for p in prompts}
     fits = {p.request_id: len(ids[p.request_id]) + p.max_new_tokens <= engine.context_length for p in prompts}
     journal.append(
@@ -135,4 +148,5 @@ def gather(item_id: str, request_ids: Sequence[str], journal: Journal) -> GenRow
         finish=[row["finish"] for row in rows],
         status=worst([row["status"] for row in rows]),
         seconds=sum(row["seconds"] for row in rows),
+        error=next((row["error"] for row in rows if row.get("error")), None),
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import LM
 
+from harness.engines.base import TextEngine
 from harness.errors import EngineError
 from harness.evaluate.generate import run_prompts
 from harness.evaluate.plan import ChatText, GenSettings, Prompt
@@ -122,6 +123,12 @@ def chat_text(history: Sequence[Mapping[str, str]], add_generation_prompt: bool 
     return ChatText.of(history)
 
 
+def at_blank(context: str, continuation: str) -> tuple[str, str]:
+    """The same text, cut before the blanks at the seam: they belong to the continuation (lm-eval's own rule)."""
+    blank = len(context) - len(context.rstrip())
+    return (context[:-blank], context[-blank:] + continuation) if blank else (context, continuation)
+
+
 def encode_pair(engine: Engine, context: str, continuation: str) -> tuple[list[int], list[int]]:
     """Token ids of a context and of what continues it, cut where lm-eval cuts.
 
@@ -130,10 +137,7 @@ def encode_pair(engine: Engine, context: str, continuation: str) -> tuple[list[i
     """
     if isinstance(context, ChatText):
         raise EngineError("log-likelihoods of chat prompts are not supported; run the task without a template")
-    # The blank belongs to the continuation, or the seam tokenizes differently (lm-eval's own rule).
-    blank = len(context) - len(context.rstrip())
-    if blank:
-        context, continuation = context[:-blank], context[-blank:] + continuation
+    context, continuation = at_blank(context, continuation)
     before = engine.encode(context)
     whole = engine.encode(context + continuation)
     if not before:
@@ -152,7 +156,7 @@ class HarnessLM(LM):  # type: ignore[misc]
     """
 
     def __init__(
-        self, engine: Engine, journal: Journal, settings: GenSettings, progress: Progress | None = None
+        self, engine: Engine | TextEngine, journal: Journal, settings: GenSettings, progress: Progress | None = None
     ) -> None:
         """Wrap an engine and a journal."""
         super().__init__()
@@ -197,7 +201,10 @@ class HarnessLM(LM):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Log-likelihoods of continuations of plain contexts, not journaled; see `harness.evaluate.choice`."""
-        return self._engine.loglikelihoods([encode_pair(self._engine, *request.args) for request in requests])
+        engine = self._engine
+        if isinstance(engine, TextEngine):
+            raise EngineError(f"engine {engine.name} weighs choices only; choose a suite of kind choice")
+        return engine.loglikelihoods([encode_pair(engine, *request.args) for request in requests])
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Refused: no built-in suite asks for whole-document likelihoods."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from harness.schema.samples import Status
 
 _WORST: tuple[Status, ...] = ("error", "refused", "truncated_input", "truncated_output", "ok")
+# Rows of these statuses have no answer to judge or to go on from: they count as wrong.
+UNANSWERED = frozenset({"error", "refused", "truncated_input"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,9 @@ class GenRow:
         item_id: The item.
         prompt_hash: SHA-256 of the first turn's prompt, which does not depend on the model's answers.
         outputs: Completion texts, stop texts cut off.
-        n_in: Prompt lengths in tokens.
-        n_out: Generated tokens.
-        finish: `stop`, `length`, `error`, or `skipped` for a prompt that was not generated.
+        n_in: Prompt lengths in tokens; None where a server does not count them.
+        n_out: Generated tokens; None likewise.
+        finish: `stop`, `length`, `truncated_input`, `refused` or `error`.
         status: The worst of the turns; `truncated_input` means that a prompt left no room to answer.
         seconds: Wall time until the item was finished, counted from the start of its batch; turns are added.
         error: Why, for status `error`.
@@ -91,12 +93,17 @@ class GenRow:
     item_id: str
     prompt_hash: str
     outputs: list[str]
-    n_in: list[int]
-    n_out: list[int]
+    n_in: list[int | None]
+    n_out: list[int | None]
     finish: list[str]
     status: Status
     seconds: float
     error: str | None = None
+
+
+def seed_of(settings: GenSettings, request_id: str) -> int:
+    """The seed of a request's own random stream, so that a sample depends neither on its batch nor on the order."""
+    return int.from_bytes(hashlib.sha256(f"{settings.seed}/{request_id}".encode()).digest()[:4])
 
 
 def worst(statuses: Sequence[Status]) -> Status:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.evaluate.generate import gather, run_prompts
-from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt
+from harness.evaluate.plan import UNANSWERED, ChatText, GenRow, GenSettings, Prompt
 from harness.fingerprint import plan_sha256
 from sparsify.progress import NullProgress, Progress
 from suites.data import Item
@@ -16,13 +16,10 @@ from suites.pocket.draw import doc_hash
 from suites.registry import Suite, scorer, suite_hash
 
 if TYPE_CHECKING:
-    from harness.engines.base import Engine
+    from harness.engines.base import Engine, TextEngine
     from harness.journal import Journal
 
 Scores = dict[str, float | list[float]]
-
-# Rows of these statuses have no answer to judge: they count as wrong.
-_UNANSWERED = frozenset({"error", "refused", "truncated_input"})
 
 
 def cell_key(
@@ -79,7 +76,7 @@ def _plain_prompts(suite: Suite, items: Sequence[Item], *, preset: str, settings
 
 
 def evaluate_suite(
-    engine: Engine,
+    engine: Engine | TextEngine,
     suite: Suite,
     items: Sequence[Item],
     *,
@@ -150,7 +147,7 @@ def score_rows(suite: Suite, items: Sequence[Item], rows: Sequence[GenRow]) -> l
     for item, row in zip(items, rows, strict=True):
         output = row.outputs if len(row.outputs) > 1 else row.outputs[0]
         found: Scores = module.score(item.doc, output)
-        if row.status in _UNANSWERED:
+        if row.status in UNANSWERED:
             found = {name: [0.0] * len(v) if isinstance(v, list) else 0.0 for name, v in found.items()}
         scores.append(found)
     return scores

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _TEXT = ("variant", "engine", "suite", "suite_hash", "preset", "item_id", "item_hash", "cluster", "prompt_hash")
 _COLUMNS = ("schema_version", *_TEXT, "seed", "outputs", "status", "error", "scores")
-_ZERO = ("error", "truncated_input")
+_ZERO = ("error", "refused", "truncated_input")
 """Statuses that count as a score of 0, as `SampleRow.counts_as_zero` says."""
 
 

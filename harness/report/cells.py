@@ -89,7 +89,7 @@ def refusal(rows: Sequence[SampleRow], refused: str | None) -> str | None:
     if not rows:
         return NOT_RUN
     refusals = [row for row in rows if row.status == "refused"]
-    if refusals:
+    if len(refusals) == len(rows):
         return f"refused for {len(refusals)} of {len(rows)} items: {refusals[0].error or 'no reason was recorded'}"
     return None
 
@@ -131,6 +131,7 @@ def suite_result(rows: Sequence[SampleRow], meta: SuiteMeta, refused: str | None
         "n_total": meta.n_total,
         "margin": meta.margin,
         "n_error": sum(row.status == "error" for row in rows),
+        "n_refused": sum(row.status == "refused" for row in rows),
         "n_truncated": sum(row.status in ("truncated_input", "truncated_output") for row in rows),
         "n_truncated_input": sum(row.status == "truncated_input" for row in rows),
         "n_clusters": len({row.cluster for row in rows}),

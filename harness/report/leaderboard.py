@@ -57,7 +57,7 @@ def _score(variant: VariantSummary, suite: str, notes: Notes) -> str:
     result = variant.suites[suite]
     cell = score_cell(result, notes)
     # Cut answers are common and scored as they are; unanswered items counted as 0 are not, and change the score.
-    unanswered = result.value is not None and (result.n_error or result.n_truncated_input)
+    unanswered = result.value is not None and (result.n_error or result.n_refused or result.n_truncated_input)
     return f"{cell} {notes.mark(f'{suite}: {problems_of(result)}')}" if unanswered else cell
 
 

@@ -99,6 +99,7 @@ def problems_of(result: SuiteResult) -> str:
 
     cut_answers = result.n_truncated - result.n_truncated_input
     parts = items(result.n_error, "failed (counted as 0)")
+    parts += items(result.n_refused, "refused by a content filter (counted as 0)")
     parts += items(result.n_truncated_input, "did not fit the model (counted as 0)")
     parts += items(cut_answers, "with the answer cut at the token limit (scored as it is)")
     return "; ".join(parts)

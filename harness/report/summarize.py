@@ -42,8 +42,8 @@ def summarize(
 ) -> Summary:
     """Aggregate every cell, pair every variant with its baseline item by item, and assemble the summary.
 
-    Items with status `error` or `truncated_input` count as 0. A refused or missing cell is null with its reason, and so
-    is everything that would rest on it.
+    Items with status `error`, `refused` or `truncated_input` count as 0. A refused or missing cell is null with its
+    reason, and so is everything that would rest on it.
 
     Raises:
         ConfigError: an unknown or missing baseline, rows of another suite version, or different items under one id.

@@ -14,7 +14,7 @@ class SampleRow(BaseModel):
     """One item of one skill cell: what was asked, answered and scored.
 
     `scores` are on the 0..1 scale; a list (IFEval's instructions) is flattened before averaging. Rows with status
-    `error` or `truncated_input` count as 0 in every denominator, whatever their `scores` say.
+    `error`, `refused` or `truncated_input` count as 0 in every denominator, whatever their `scores` say.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -34,8 +34,8 @@ class SampleRow(BaseModel):
     cluster: str
     prompt_hash: str
     outputs: list[str]
-    n_in: list[int]
-    n_out: list[int]
+    n_in: list[int | None] = Field(description="prompt tokens by turn; null where a server does not count them")
+    n_out: list[int | None] = Field(description="generated tokens by turn; null likewise")
     finish: list[str]
     status: Status
     error: str | None
@@ -53,4 +53,4 @@ class SampleRow(BaseModel):
     @property
     def counts_as_zero(self) -> bool:
         """True where the item could not be answered, which counts as a wrong answer."""
-        return self.status in ("error", "truncated_input")
+        return self.status in ("error", "refused", "truncated_input")

@@ -53,6 +53,7 @@ class SuiteResult(_Valued):
     metric: str = Field(description="name of the primary metric, whose value this is")
     n_total: int = Field(ge=0, description="items planned; below it, the cell is incomplete")
     n_error: int = Field(ge=0, description="items that failed; they count as 0")
+    n_refused: int = Field(0, ge=0, description="items that a content filter refused; they count as 0")
     n_truncated: int = Field(ge=0, description="items whose prompt (counts as 0) or answer was cut")
     n_truncated_input: int = Field(ge=0, description="items whose prompt did not fit; they count as 0")
     n_clusters: int = Field(ge=0, description="groups of related items; equal to n when items are independent")

@@ -19,15 +19,15 @@ from typer.testing import CliRunner
 from harness.bench.command import bench_app
 from harness.bench.latency import Stamps, e2e, itl, tpot, ttft
 from harness.bench.serve.arrivals import Load
-from harness.bench.serve.client import Endpoint, Outcome, Prompt, TransportError, ask
+from harness.bench.serve.client import Endpoint, Outcome, Prompt, ask
 from harness.bench.serve.drive import drive
 from harness.bench.serve.goodput import PRESETS, Slo, goodput, keeps, pick_slo
-from harness.bench.serve.http import HttpTransport, check_base_url
 from harness.bench.serve.lag import LagMeter, lateness
 from harness.bench.serve.mock import MockServer, Script
 from harness.bench.serve.session import read_prompts
-from harness.bench.serve.sse import EventReader
 from harness.bench.serve.summary import summarise
+from harness.endpoint.sse import EventReader
+from harness.endpoint.transport import HttpTransport, TransportError, check_base_url
 from harness.errors import ConfigError, InfrastructureError
 
 ENDPOINT = Endpoint("m", timeout=60.0)

@@ -291,3 +291,28 @@ def test_weights_that_are_not_finite_are_an_error_not_text(tmp_path: Path) -> No
 def test_importing_the_engines_imports_no_torch() -> None:
     code = "import sys, harness.engines; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}x",
+            "System",
+        ),
+        ("{{ messages[0]['role'] | nothing }}", "nothing"),
+        ("{% for m in messages %}{{ m['role']", "TemplateSyntaxError"),
+        ("{{ messages[9]['role']['x'] }}", "UndefinedError"),
+        ("{{ messages[0]['content'] + 1 }}", "TypeError"),
+    ],
+)
+def test_a_chat_template_that_fails_is_an_error_and_drops_no_message(tmp_path: Path, template: str, words: str) -> None:
+    """lm-eval leaves the system message out and goes on; an answer to another prompt is no answer."""
+    engine = TorchEngine.load(save_tiny(tmp_path / "mine"))
+    engine.tokenizer.chat_template = template
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "stop now"}]
+    with pytest.raises(
+        ConfigError, match="variant mine: its chat template fails on messages of system, user"
+    ) as caught:
+        engine.encode(chat=messages)
+    assert words in str(caught.value) and "chat_template.jinja" in str(caught.value) and "\n" not in str(caught.value)

@@ -74,7 +74,7 @@ def test_the_hash_covers_what_decides_results_and_nothing_else(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"engine": "fast"}, "engine.name: Input should be 'torch', 'sparse' or 'auto'"),
+        ({"engine": "fast"}, "engine: unknown engine 'fast'; choose one of torch, sparse, auto, vllm, openai"),
         ({"engine": {"name": "sparse", "dtype": "float16"}}, "engine sparse knows dtype float32 and bfloat16"),
         ({"speed": [{"workload": "decode", "engines": ["sparse"], "dtype": "float16"}]}, "not float16"),
         ({"speed": [{"workload": "decode", "engines": ["torch"]}]}, "named twice"),

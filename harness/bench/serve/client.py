@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from harness.bench.latency import Stamps
-from harness.bench.serve.sse import EventReader
+from harness.endpoint.sse import EventReader
+from harness.endpoint.transport import Post, TransportError
 
 Status = Literal["ok", "http", "error", "timeout", "incomplete"]
 """`incomplete`: the stream ended, or gave no token, without saying that it was finished."""
@@ -62,25 +62,6 @@ class Endpoint:
             "stream_options": {"include_usage": True},
             **more,
         }
-
-
-class Response(Protocol):
-    """An answer that is being received."""
-
-    @property
-    def status(self) -> int:
-        """HTTP status."""
-
-    def pieces(self) -> AsyncIterator[bytes]:
-        """The body, in pieces, as they arrive."""
-
-
-class TransportError(Exception):
-    """The connection failed."""
-
-
-Post = Callable[[str, dict[str, Any]], AbstractAsyncContextManager[Response]]
-"""Sends a JSON body to a path below the base URL."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.bench.serve.arrivals import Load
-from harness.bench.serve.client import Endpoint, Outcome, Post, Prompt, ask
+from harness.bench.serve.client import Endpoint, Outcome, Prompt, ask
+from harness.endpoint.transport import Post
 
 
 async def drive(

@@ -16,9 +16,9 @@ from harness.bench.serve.arrivals import Load
 from harness.bench.serve.client import Endpoint, Outcome, Prompt
 from harness.bench.serve.drive import drive
 from harness.bench.serve.goodput import Slo
-from harness.bench.serve.http import HttpTransport, check_base_url
 from harness.bench.serve.lag import LIMIT_S, LagMeter
 from harness.bench.serve.summary import summarise
+from harness.endpoint.transport import HttpTransport, check_base_url
 from harness.errors import ConfigError
 from sparsify.progress import NullProgress, Progress
 
