@@ -83,14 +83,16 @@ def _attend_step(
     groups, length = own[0].shape[1], prefix[0].shape[2]
     per = heads // groups
     by_row = query.view(rows, groups, per, dim)
-    by_group = by_row.transpose(0, 1).reshape(groups, rows * per, dim)
-    before = (by_group @ prefix[0][0].mT).view(groups, rows, per, length).transpose(0, 1)
+    # Groups come first where the beginning is: its scores are the large ones, and must not be moved.
+    before = by_row.transpose(0, 1).reshape(groups, rows * per, dim) @ prefix[0][0].mT
     after = by_row @ own[0].mT
     if mask is not None:
-        after = after.masked_fill(~mask, -torch.inf)
+        after.masked_fill_(~mask, -torch.inf)
+    after = after.transpose(0, 1).reshape(groups, rows * per, -1)
     weights = torch.cat([before, after], -1).softmax(-1)
-    shared = weights[..., :length].transpose(0, 1).reshape(groups, rows * per, length) @ prefix[1][0]
-    seen = shared.view(groups, rows, per, -1).transpose(0, 1) + weights[..., length:] @ own[1]
+    shared = weights[..., :length] @ prefix[1][0]
+    rest = weights[..., length:].reshape(groups, rows, per, -1).transpose(0, 1) @ own[1]
+    seen = shared.view(groups, rows, per, -1).transpose(0, 1) + rest
     return seen.reshape(rows, heads, 1, -1)
 
 
