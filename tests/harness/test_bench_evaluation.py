@@ -69,7 +69,7 @@ def timing(arm: Arm, piece: int, seconds: float, answers: dict[str, list[int]] |
     positions = SETTINGS.pieces()[piece]
     tokens = {f"i{at}": [1, 2, 3] for at in positions} | (answers or {})
     texts = {item: str(ids) for item, ids in tokens.items()}
-    clock = {"seconds": seconds, "cpu_seconds": seconds / 2}
+    clock = {"seconds": seconds, "cpu_seconds": seconds / 2, "machine": MACHINE, "versions": {"torch": "2"}}
     return {"kind": "time", "arm": arm.name, "piece": piece, "tokens": tokens, "texts": texts, "prompts": {}, **clock}
 
 
@@ -142,12 +142,12 @@ def test_claims_stay_open_until_all_pieces_are_there(tmp_path: Path) -> None:
 
 def test_the_page_says_it_all(tmp_path: Path) -> None:
     ledger = whole(tmp_path, drop={"i3": [1, 2, 9]})
-    results = {"command": "sparsebench bench evaluation", "machine": MACHINE, "versions": {"torch": "2"}}
+    results = {"command": "sparsebench bench evaluation", "places": ledger.places()}
     said = markdown(results, {POCKET: ledger}, check_claims(POCKET, ledger, SETTINGS), SETTINGS)
     assert "**4.00 times as fast**" in said
     assert "| prefix | the few-shot prefix is computed once" in said and "| 3.33 | 2.50 |" in said
     assert "| drop | 7 of 8 | 87.5% |" in said and "| ours | 20 of 20 | 100.0% |" in said
-    assert str(tmp_path) not in said
+    assert str(tmp_path) not in said and said.count("Machine: c, 2 cores, s, Python 3, torch 2.") == 1
 
 
 # Models
@@ -231,9 +231,11 @@ def test_both_programs_say_the_same_and_nothing_is_timed_twice(
     again = benchmark.run_benchmark(plan, quiet=True)
     assert again["models"] == results["models"]
     kept = "\n".join(line for line in lines.splitlines() if '"arm": "ours"' not in line)
-    (plan.out / "pieces.jsonl").write_text(kept + "\n")
-    with pytest.raises(AssertionError, match="measured already"):
-        benchmark.run_benchmark(plan, quiet=True)
+    elsewhere = lines.replace('"torch": "', '"torch": "0.')
+    for changed in (kept + "\n", elsewhere):
+        (plan.out / "pieces.jsonl").write_text(changed)
+        with pytest.raises(AssertionError, match="measured already"):
+            benchmark.run_benchmark(plan, quiet=True)
 
 
 def test_arms_that_were_asked_other_prompts_are_refused(plan: benchmark.Plan) -> None:

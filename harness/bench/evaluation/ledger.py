@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from harness.bench.evaluation.arms import ARMS, OURS, STOCK, Arm
-from harness.bench.evaluation.settings import NEW_TOKENS, Settings
+from harness.bench.evaluation.settings import NEW_TOKENS, SUITE, Settings
+from harness.bench.machine import describe_machine
 from harness.bench.sparsify.journal import Journal
+
+_PACKAGES = ("lm_eval", "transformers", "torch")
 
 
 def key_of(model: str, directory: Path, settings: Settings) -> dict[str, Any]:
     """What a model's timings belong to."""
     from sparsify.checkpoint import model_fingerprint
     from sparsify.files import sha256_json
+    from suites.registry import load_suite, suite_hash
 
-    body = {**asdict(settings), "new_tokens": NEW_TOKENS[model]}
+    body = {**asdict(settings), "new_tokens": NEW_TOKENS[model], "suite": suite_hash(load_suite(SUITE))}
     # How many pieces are split does not change a timing.
     del body["split"]
     return {"model": model, "model_sha256": model_fingerprint(directory), "settings_sha256": sha256_json(body)}
+
+
+def describe_place() -> dict[str, Any]:
+    """The machine and the versions of both programs' packages; timings of another place are not compared with ours."""
+    return {"machine": describe_machine(), "versions": {name: version(name) for name in _PACKAGES}}
 
 
 def turns(settings: Settings) -> Iterator[tuple[int, Arm]]:
@@ -46,6 +56,12 @@ class Ledger:
     def timing(self, arm: Arm, piece: int) -> dict[str, Any] | None:
         """The timing of a piece, if it is there."""
         return self.journal.find(kind="time", arm=arm.name, piece=piece, **self.key)
+
+    def places(self) -> list[dict[str, Any]]:
+        """Where timings come from, each place once."""
+        found = [line for line in self.journal.lines if line["kind"] == "time" and self.key.items() <= line.items()]
+        places = [{"machine": line["machine"], "versions": line["versions"]} for line in found]
+        return [place for at, place in enumerate(places) if place not in places[:at]]
 
     def margin(self, arm: Arm, item: str, at: int) -> dict[str, Any] | None:
         """What was found where an arm's answer begins to differ from stock's."""

@@ -19,22 +19,25 @@ def markdown(
     results: Mapping[str, Any], ledgers: Mapping[str, Ledger], claims: Sequence[Claim], settings: Settings
 ) -> str:
     """The whole document."""
-    machine = results["machine"]
     parts = [
         "# Speed of evaluation, measured",
         f"The first {settings.items} items of GSM8K's test set with five worked examples, answered by stock lm-eval "
         "(its `hf` model) and by engine `torch`: same task file, same chat template, same model, float32, "
         f"{settings.batch} prompts per batch, {settings.threads} thread(s).",
         f"Command: `{results['command']}`",
-        f"Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}; "
-        + ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-        + ".",
+        *(f"Machine: {_place(place)}." for place in results["places"]),
         "## Claims\n\n"
         + table(("claim", "holds", "numbers"), [(c.text, _VERDICT[c.holds], c.numbers) for c in claims]),
     ]
     for name, ledger in ledgers.items():
         parts += _model(name, ledger, settings)
     return "\n\n".join([*parts, _reading(settings)]) + "\n"
+
+
+def _place(place: Mapping[str, Any]) -> str:
+    machine = place["machine"]
+    shown = [f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"]
+    return ", ".join([*shown, *(f"{name} {version}" for name, version in place["versions"].items())])
 
 
 def _model(name: str, ledger: Ledger, settings: Settings) -> list[str]:

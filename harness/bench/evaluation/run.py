@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from harness.bench.evaluation.numbers import agreement, check_claims, pieces_of,
 from harness.bench.evaluation.render import markdown
 from harness.bench.evaluation.settings import NEW_TOKENS, Settings
 from harness.bench.evaluation.subjects import Subject, subject_directory
-from harness.bench.machine import describe_machine
 from harness.bench.sparsify.claims import as_json
 from harness.bench.sparsify.journal import Journal
 from harness.errors import ConfigError
@@ -22,7 +20,6 @@ from harness.records import write_json_atomic
 
 JOURNAL = "pieces.jsonl"
 SCHEMA_VERSION = 1
-_PACKAGES = ("lm_eval", "transformers", "torch")
 
 
 @dataclass(frozen=True)
@@ -67,8 +64,7 @@ def run_benchmark(plan: Plan, *, measure: bool = True, quiet: bool = False) -> d
     results = {
         "schema_version": SCHEMA_VERSION,
         "command": plan.command,
-        "machine": describe_machine(),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "places": _places(ledgers.values()),
     }
     return write_results(results, ledgers, plan.settings, plan.out)
 
@@ -88,6 +84,11 @@ def write_results(
     }
     write_json_atomic(out / "results.json", whole)
     return whole
+
+
+def _places(ledgers: Iterable[Ledger]) -> list[dict[str, Any]]:
+    places = [place for ledger in ledgers for place in ledger.places()]
+    return [place for at, place in enumerate(places) if place not in places[:at]]
 
 
 def _model(name: str, ledger: Ledger, settings: Settings) -> dict[str, Any]:

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from harness.bench.evaluation.arms import ARMS, OURS, STOCK, Arm
-from harness.bench.evaluation.ledger import Ledger, turns
+from harness.bench.evaluation.ledger import Ledger, describe_place, turns
 from harness.bench.evaluation.margins import top_two
 from harness.bench.evaluation.ours import OurArm
 from harness.bench.evaluation.settings import NEW_TOKENS, Settings
 from harness.bench.evaluation.stock import open_stock, run_stock
 from harness.bench.evaluation.subjects import Subject
 from harness.bench.evaluation.task import Answers, Quiz, as_line, read_quiz
-from harness.bench.machine import busy_between, describe_machine, read_activity
+from harness.bench.machine import busy_between, read_activity
 from harness.engines.torch import TorchEngine
 from harness.errors import InfrastructureError
 from harness.progress import Phase
@@ -59,7 +59,8 @@ def measure(subject: Subject, settings: Settings, ledger: Ledger, *, quiet: bool
     Raises:
         InfrastructureError: The arms were not given the same prompts.
     """
-    missing = [turn for turn in turns(settings) if ledger.timing(turn[1], turn[0]) is None]
+    place = describe_place()
+    missing = [(piece, arm) for piece, arm in turns(settings) if not place.items() <= _line(ledger, arm, piece).items()]
     open_ended = [turn for turn in turns(settings) if turn not in missing and _unexplained(ledger, *turn)]
     if not missing and not open_ended:
         return
@@ -70,9 +71,7 @@ def measure(subject: Subject, settings: Settings, ledger: Ledger, *, quiet: bool
             phase.update(done, len(missing), f"{arm.name}, piece {piece + 1} of {len(settings.pieces())}")
             line = session.time(arm, piece)
             _same_prompts(ledger, line, piece)
-            ledger.journal.add(
-                {"kind": "time", "arm": arm.name, "piece": piece, **ledger.key, "machine": describe_machine(), **line}
-            )
+            ledger.journal.add({"kind": "time", "arm": arm.name, "piece": piece, **ledger.key, **place, **line})
             phase.say(f"{subject.name}, {arm.name}, {len(line['tokens'])} items: {line['seconds']:.1f} s")
     for piece, arm in turns(settings):
         for item, at in _unexplained(ledger, piece, arm):
@@ -80,6 +79,10 @@ def measure(subject: Subject, settings: Settings, ledger: Ledger, *, quiet: bool
             assert ours is not None
             found = session.margin(item, at, ours["tokens"][item])
             ledger.journal.add({"kind": "margin", "arm": arm.name, **ledger.key, **found})
+
+
+def _line(ledger: Ledger, arm: Arm, piece: int) -> dict[str, Any]:
+    return ledger.timing(arm, piece) or {}
 
 
 def _unexplained(ledger: Ledger, piece: int, arm: Arm) -> list[tuple[str, int]]:
