@@ -7,6 +7,7 @@ a fifth of the run. This layer writes into spare room and hands out views. Impor
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -41,6 +42,26 @@ class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self._store[1][:, :, begin:end] = value_states
         self._show(self._begin, end)
         return self._shown
+
+    def begin(self, keys: Tensor, values: Tensor, counts: Sequence[int], *, room: int) -> None:
+        """Fill an empty layer: row r gets the first `counts[r]` tokens of one row's keys and values, right-aligned.
+
+        Args:
+            keys: (1, heads, tokens, head_dim).
+            values: Likewise.
+            counts: At most `tokens` each; what is left of them is zero.
+            room: Tokens that will follow at once.
+        """
+        self.lazy_initialization(keys, values)
+        length = keys.shape[2]
+        store = []
+        for part in (keys, values):
+            new = part.new_zeros(len(counts), part.shape[1], length + room + ROOM, part.shape[3])
+            for row, count in enumerate(counts):
+                new[row, :, length - count : length] = part[0, :, :count]
+            store.append(new)
+        self._store = (store[0], store[1])
+        self._show(0, length)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep only these rows of the batch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engines._cache import cache_argument, drop_left, new_cache
+from harness.engines._cache import drop_left
+from harness.engines._forward import Forward
+from harness.engines._prefix import Prefix, start_whole
 from harness.engines.base import Finish, Request
 from harness.errors import EngineError
 
@@ -27,47 +28,6 @@ class Row:
     tokens: list[int] = field(default_factory=list)
     finish: Finish | None = None
     seconds: float = 0.0
-
-
-def left_pad(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both (rows, longest) int64, real tokens at the right."""
-    width = max(len(sequence) for sequence in sequences)
-    ids = torch.zeros(len(sequences), width, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, sequence in enumerate(sequences):
-        ids[row, width - len(sequence) :] = torch.tensor(sequence, dtype=torch.int64)
-        mask[row, width - len(sequence) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-def positions_of(mask: Tensor) -> Tensor:
-    """Position of every token among its row's real tokens, shape of `mask`; padding gets 0."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-class Forward:
-    """Calls a causal LM with only the arguments that it knows."""
-
-    def __init__(self, model: Any) -> None:
-        known = inspect.signature(model.forward).parameters
-        self.model = model
-        self.takes_positions = "position_ids" in known
-        self.takes_keep = "logits_to_keep" in known
-        self.cache_argument = cache_argument(model)
-
-    def __call__(
-        self, ids: Tensor, mask: Tensor | None, positions: Tensor, *, cache: Any = None, keep: int = 1
-    ) -> Tensor:
-        """Logits of the last `keep` tokens, (rows, keep, vocabulary)."""
-        extra: dict[str, Any] = {}
-        if self.takes_positions:
-            extra["position_ids"] = positions
-        if self.takes_keep:
-            extra["logits_to_keep"] = keep
-        if cache is not None:
-            extra[self.cache_argument] = cache
-        logits: Tensor = self.model(input_ids=ids, attention_mask=mask, use_cache=cache is not None, **extra).logits
-        return logits[:, -keep:]
 
 
 class Picker:
@@ -99,12 +59,26 @@ class Picker:
 
 @torch.inference_mode()
 def decode(
-    model: Any, requests: Sequence[Request], *, ends: frozenset[int], hit_stop: Callable[[Row], bool]
+    model: Any,
+    requests: Sequence[Request],
+    *,
+    ends: frozenset[int],
+    hit_stop: Callable[[Row], bool],
+    prefix: Prefix | None = None,
+    drop: bool = True,
 ) -> list[Row]:
     """Complete one batch.
 
     The result is a function of the batch alone: rows leave it at points that depend on nothing else. (In float32 the
     shrunken batch gives the same greedy tokens as a batch that keeps its finished rows, up to rounding at exact ties.)
+
+    Args:
+        model: A causal LM of transformers.
+        requests: The batch.
+        ends: Tokens that end a row.
+        hit_stop: Whether a row's newest token completed a stop text.
+        prefix: What all the prompts begin with, where that was computed before.
+        drop: Let finished rows leave; otherwise they are computed to the end, as transformers does.
 
     Raises:
         EngineError: The model's logits are not finite.
@@ -112,9 +86,10 @@ def decode(
     start = time.perf_counter()
     rows = [Row(request) for request in requests]
     live = list(range(len(rows)))
-    forward, picker, cache = Forward(model), Picker(requests), new_cache(model)
-    ids, mask = left_pad([request.prompt_ids for request in requests], model.device)
-    positions = positions_of(mask)
+    forward, picker = Forward(model), Picker(requests)
+    prompts = [request.prompt_ids for request in requests]
+    begun = start_whole(model, prompts) if prefix is None else prefix.start(model, prompts)
+    ids, mask, positions, cache = begun.ids, begun.mask, begun.positions, begun.cache
     while True:
         logits = forward(ids, mask, positions, cache=cache)[:, -1]
         if not bool(torch.isfinite(logits).all()):
@@ -127,7 +102,7 @@ def decode(
         if not going:
             return rows
         positions = positions[:, -1:] + 1
-        if len(going) <= len(live) * (1 - DROP_SHARE):
+        if drop and len(going) <= len(live) * (1 - DROP_SHARE):
             chosen = torch.tensor(going, device=mask.device)
             cache.batch_select_indices(chosen)
             mask, positions = mask[chosen], positions[chosen]

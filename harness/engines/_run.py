@@ -10,8 +10,11 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.engines._decode import Forward, Row, decode, left_pad, positions_of
+from harness.engines._decode import Row, decode
+from harness.engines._forward import Forward, left_pad, positions_of
+from harness.engines._prefix import Kind, PrefixStore
 from harness.engines.base import Request
+from harness.errors import EngineError
 
 LOGLIKELIHOOD_ROWS = 16
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -36,15 +39,23 @@ class Runner(Protocol):
 class ModelRunner:
     """Runs a causal LM of transformers."""
 
-    def __init__(self, model: Any) -> None:
-        """Wrap it."""
-        self._model = model
+    def __init__(self, model: Any, *, prefix: Kind | None = "shared", drop: bool = True) -> None:
+        """Wrap it.
+
+        Args:
+            model: A causal LM of transformers.
+            prefix: How a batch may hold what all prompts of its plan begin with; None computes every prompt whole.
+            drop: Let finished rows leave their batch.
+        """
+        self._model, self._drop = model, drop
+        self._prefixes = PrefixStore(model, kind=prefix)
 
     def generate(
         self, requests: Sequence[Request], *, ends: frozenset[int], hit_stop: Callable[[Row], bool]
     ) -> list[Row]:
         """Complete one batch."""
-        return decode(self._model, requests, ends=ends, hit_stop=hit_stop)
+        prefix = self._prefixes.get(shared_tokens(requests))
+        return decode(self._model, requests, ends=ends, hit_stop=hit_stop, prefix=prefix, drop=self._drop)
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[Pair], *, context_length: int) -> list[tuple[float, bool]]:
@@ -68,3 +79,18 @@ class ModelRunner:
             total = chances.gather(1, target[:, None]).sum()
             scores.append((float(total), bool((chances.argmax(-1) == target).all())))
         return scores
+
+
+def shared_tokens(requests: Sequence[Request]) -> tuple[int, ...]:
+    """What the requests say that all prompts of their plan begin with; each keeps a token of its own.
+
+    Raises:
+        EngineError: They do not begin alike.
+    """
+    if not requests:
+        return ()
+    length = min(min(request.shared_prefix, len(request.prompt_ids) - 1) for request in requests)
+    tokens = requests[0].prompt_ids[:length]
+    if any(request.prompt_ids[:length] != tokens for request in requests):
+        raise EngineError("prompts with a shared_prefix do not begin alike; report this caller")
+    return tokens

@@ -21,6 +21,8 @@ class Request:
         temperature: 0 is greedy; above 0 samples.
         top_p: Nucleus mass kept when sampling, in (0, 1].
         seed: Seed of this request's own random stream, so that a sample does not depend on its batch mates.
+        shared_prefix: So many tokens at the beginning of the prompt are those of every prompt of the plan; an engine
+            may compute them once.
     """
 
     request_id: str
@@ -30,6 +32,7 @@ class Request:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    shared_prefix: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.engines.base import TextEngine
 from harness.errors import CorruptRecordError, EngineError
-from harness.evaluate.plan import ChatText, GenRow, GenSettings, Prompt, plan_batches, seed_of, worst
+from harness.evaluate.plan import (
+    ChatText,
+    GenRow,
+    GenSettings,
+    Prompt,
+    common_prefix,
+    plan_batches,
+    seed_of,
+    worst,
+)
 from harness.evaluate.texts import complete_prompts
 from sparsify.progress import Progress
 
 if TYPE_CHECKING:
-    from harness.engines.base import Completion, Engine
+    from harness.engines.base import Completion, Engine, Request
     from harness.journal import Journal
     from harness.schema.samples import Status
 
@@ -45,7 +54,8 @@ def skip(prompts: Sequence[tuple[Prompt, Status]], journal: Journal) -> None:
     journal.append([row for row in rows if row["request_id"] not in journal])
 
 
-def _encode(engine: Engine, text: str) -> tuple[int, ...]:
+def encode_prompt(engine: Engine, text: str) -> tuple[int, ...]:
+    """Token ids of a plain prompt or a conversation."""
     return tuple(engine.encode(chat=text.messages) if isinstance(text, ChatText) else engine.encode(text))
 
 
@@ -58,12 +68,20 @@ def _check(prompts: Sequence[Prompt], journal: Journal) -> None:
             )
 
 
-def _complete(
-    engine: Engine, batch: Sequence[Prompt], ids: dict[str, tuple[int, ...]], settings: GenSettings
-) -> list[Completion]:
+def build_requests(
+    batch: Sequence[Prompt], ids: Mapping[str, tuple[int, ...]], *, shared: int, settings: GenSettings
+) -> list[Request]:
+    """What an engine is asked for one batch.
+
+    Args:
+        batch: Its prompts.
+        ids: Token ids of every prompt by request id.
+        shared: With how many equal tokens all prompts of the plan begin.
+        settings: Temperature and seed.
+    """
     from harness.engines.base import Request
 
-    requests = [
+    return [
         Request(
             request_id=prompt.request_id,
             prompt_ids=ids[prompt.request_id],
@@ -71,11 +89,15 @@ def _complete(
             stop=prompt.stop,
             temperature=settings.temperature,
             seed=seed_of(settings, prompt.request_id),
+            shared_prefix=shared,
         )
         for prompt in batch
     ]
+
+
+def _complete(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
     completions = engine.generate_batch(requests)
-    if [c.request_id for c in completions] != [p.request_id for p in batch]:
+    if [c.request_id for c in completions] != [r.request_id for r in requests]:
         raise EngineError(f"engine {engine.name} did not answer its batch in order; report this engine")
     return completions
 
@@ -110,7 +132,7 @@ def run_prompts(
     if isinstance(engine, TextEngine):
         complete_prompts(engine, prompts, journal=journal, settings=settings, progress=progress)
         return
-    ids = {p.request_id: _encode(engine, p.text) for p in prompts}
+    ids = {p.request_id: encode_prompt(engine, p.text) for p in prompts}
     fits = {p.request_id: len(ids[p.request_id]) + p.max_new_tokens <= engine.context_length for p in prompts}
     journal.append(
         [
@@ -120,11 +142,13 @@ def run_prompts(
         ]
     )
     lengths = [(p, len(ids[p.request_id])) for p in prompts if fits[p.request_id]]
+    # Of the whole plan, not of what is missing: a resumed run computes what an uninterrupted one does.
+    shared = common_prefix([ids[p.request_id] for p, _ in lengths])
     done = len(prompts) - len(lengths)
     for batch in plan_batches(lengths, settings.batch_size):
         missing = {p.request_id for p in batch if p.request_id not in journal}
         if missing:
-            completions = _complete(engine, batch, ids, settings)
+            completions = _complete(engine, build_requests(batch, ids, shared=shared, settings=settings))
             journal.append(
                 [
                     _row(prompt, n_in=len(ids[prompt.request_id]), completion=completion)

@@ -122,3 +122,17 @@ def plan_batches(prompts: Sequence[tuple[Prompt, int]], batch_size: int) -> list
     """
     ordered = [p for p, _ in sorted(prompts, key=lambda pair: (-pair[1], pair[0].text, pair[0].request_id))]
     return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
+
+
+def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+    """With how many equal tokens all prompts begin; 0 if there are fewer than two prompts.
+
+    One token less than the shortest at most: every prompt keeps a last token, from which its answer follows.
+    """
+    if len(prompts) < 2:
+        return 0
+    # What the first and the last in order have in common, all between them have.
+    first, last = min(prompts), max(prompts)
+    shortest = min(map(len, prompts))
+    unequal = (at for at, (a, b) in enumerate(zip(first, last, strict=False)) if a != b)
+    return max(0, min(next(unequal, shortest), shortest - 1))

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from harness.engines._decode import Picker, Row, advance
+from harness.engines._prefix import LEAST_TOKENS
+from harness.engines._run import shared_tokens
 from harness.engines.base import Request
 from harness.engines.sparse._kernels import Decoder, Matrix, NotFinite, State
 from harness.engines.sparse.structure import Unsupported, describe
@@ -101,7 +103,7 @@ class NativeModel:
     def generate(
         self, requests: Sequence[Request], *, ends: frozenset[int], hit_stop: Callable[[Row], bool]
     ) -> list[Row]:
-        """Complete requests together; each result is the same in any company.
+        """Complete requests together; each result is the same in any company that shares its beginning.
 
         Args:
             requests: What to complete; sampled ones draw from their own stream.
@@ -115,7 +117,11 @@ class NativeModel:
         rows, picker = [Row(request) for request in requests], Picker(requests)
         # The last token that a row generates is never fed.
         capacity = max((len(request.prompt_ids) + request.max_new_tokens for request in requests), default=1)
-        state = self.new_state(capacity, max(1, len(rows)))
+        shared = shared_tokens(requests)
+        shared = shared if len(shared) >= LEAST_TOKENS else ()
+        state = self.new_state(capacity, len(rows) + 1)
+        if shared:
+            self.forward(state, [len(rows)], [shared])
 
         def take(logits: NDArray[np.float32], live: Sequence[int]) -> list[int]:
             if not np.isfinite(logits).all():
@@ -131,7 +137,9 @@ class NativeModel:
 
         live: list[int] = []
         for index, request in enumerate(requests):
-            live += take(self.forward(state, [index], [request.prompt_ids]), [index])
+            if shared:
+                state.copy(len(rows), index)
+            live += take(self.forward(state, [index], [request.prompt_ids[len(shared) :]]), [index])
         while live:
             live = take(self.forward(state, live, [rows[index].tokens[-1:] for index in live]), live)
         return rows

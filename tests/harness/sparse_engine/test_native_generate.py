@@ -79,6 +79,28 @@ def test_samples_equal_the_torch_engine_in_any_company(engine: TorchEngine, deco
     assert tokens_of(alone) == tokens_of(ours)
 
 
+def test_a_common_beginning_is_computed_once_and_changes_no_token(engine: TorchEngine, decoder: NativeModel) -> None:
+    shown = [{"role": "user", "content": QUESTIONS[3]}, {"role": "assistant", "content": "He has 12 apples."}] * 2
+    prompts = [engine.encode(chat=[*shown, {"role": "user", "content": question}]) for question in QUESTIONS]
+    shared = len(engine.encode(chat=shown)) - 1
+    assert shared >= 32
+    plain = [Request(str(at), tuple(prompt), 40) for at, prompt in enumerate(prompts)]
+    marked = [replace(request, shared_prefix=shared) for request in plain]
+    fed: list[int] = []
+    forward = decoder.forward
+
+    def watched(state: Any, rows: Any, tokens: Any, **options: Any) -> Any:
+        fed.append(sum(map(len, tokens)))
+        return forward(state, rows, tokens, **options)
+
+    watching = SimpleNamespace(new_state=decoder.new_state, forward=watched)
+    ours = NativeModel.generate(watching, marked, ends=engine.end_ids, hit_stop=never)  # type: ignore[arg-type]
+    assert fed[: 1 + len(prompts)] == [shared, *(len(prompt) - shared for prompt in prompts)]
+    assert tokens_of(ours) == tokens_of(decoder.generate(plain, ends=engine.end_ids, hit_stop=never))
+    alone = [decoder.generate([request], ends=engine.end_ids, hit_stop=never)[0] for request in marked]
+    assert tokens_of(alone) == tokens_of(ours)
+
+
 def test_stops_and_lengths(engine: TorchEngine, decoder: NativeModel) -> None:
     request = requests_for(engine)[4]
     free = decoder.generate([request], ends=frozenset(), hit_stop=never)[0]

@@ -1,0 +1,1 @@
+"""Speed of evaluation next to stock lm-eval, and what each part of our way gives."""
