@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.evaluate.sandbox.interpreter import Interpreter
+from harness.evaluate.sandbox.syscall_filter import syscall_filter
 from harness.evaluate.sandbox.types import Limits
 
 NOBODY = 65534
@@ -22,6 +24,9 @@ _FIRST_UID, _UIDS = 2_000_000_000, 100_000_000
 # Sets and string hashing must come out the same in every run; without -I, since that would ignore PYTHONHASHSEED.
 INSIDE_ENV: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 PYTHON_FLAGS = ("-s", "-S", "-B")
+# Stands in a command line for the number of the descriptor that the filter is read from.
+FILTER_FD = "@filter-fd@"
+_INODES = 16_384
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,19 @@ class Launch:
         argv: The command.
         env: Its whole environment.
         stop: A command that ends the process where killing `argv` is not enough; empty otherwise.
+        filter: The seccomp program that `argv` reads from the descriptor `FILTER_FD`; empty if it reads none.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=lambda: {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
     stop: tuple[str, ...] = ()
+    filter: bytes = b""
+
+
+def _filter_argument() -> tuple[str, ...]:
+    """The argument by which a guest installs the filter itself; none for an architecture without one."""
+    program = syscall_filter(platform.machine())
+    return (program.hex(),) if program else ()
 
 
 class Backend(Protocol):
@@ -90,8 +103,11 @@ class Bwrap:
         for link, target in self.interpreter.links:
             argv += ["--symlink", target, link]
         argv += ["--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"]
-        argv += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", "--"]
-        return Launch((*argv, self.interpreter.executable, *PYTHON_FLAGS, *python_args))
+        argv += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+        filter_program = syscall_filter(platform.machine())
+        if filter_program:
+            argv += ["--seccomp", FILTER_FD]
+        return Launch((*argv, "--", self.interpreter.executable, *PYTHON_FLAGS, *python_args), filter=filter_program)
 
 
 @dataclass(frozen=True)
@@ -122,7 +138,7 @@ class Container:
         argv += ["--pids-limit", str(limits.processes), "--hostname", "sandbox", "--entrypoint", "python3"]
         for key, value in INSIDE_ENV.items():
             argv += ["--env", f"{key}={value}"]
-        argv += [self.image, *PYTHON_FLAGS, *python_args]
+        argv += [self.image, *PYTHON_FLAGS, *python_args, *_filter_argument()]
         return Launch(tuple(argv), self.env, (self.executable, "rm", "--force", tag))
 
 
@@ -130,7 +146,7 @@ class Container:
 class Unshare:
     """util-linux alone, as root: namespaces, a new root of read-only binds, then an unprivileged user.
 
-    Weaker than bubblewrap in one point: the program may make user namespaces of its own where the kernel allows it.
+    Weaker than bubblewrap in one point: where the kernel knows no seccomp, the program may make user namespaces.
 
     Attributes:
         tools: Paths of `unshare`, `sh`, `mount`, `umount`, `pivot_root` and `setpriv`, by name.
@@ -156,7 +172,7 @@ class Unshare:
             f"cd {root}",
             f"mkdir -p dev tmp old proc {made}",
             f"{mount} -t proc proc proc",
-            f"{mount} -t tmpfs -o size={limits.tmp_bytes},mode=1777,nosuid,nodev sandbox tmp",
+            f"{mount} -t tmpfs -o size={limits.tmp_bytes},nr_inodes={_INODES},mode=1777,nosuid,nodev sandbox tmp",
         ]
         lines += [f": > {shlex.quote('.' + path)}" for path in files]
         for path in map(shlex.quote, shown):
@@ -189,4 +205,5 @@ class Unshare:
         argv += [self.tools["sh"], "-c", self._script(limits), "sh"]
         argv += [self.tools["setpriv"], f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
         argv += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        return Launch((*argv, self.interpreter.executable, *PYTHON_FLAGS, *python_args), env=dict(INSIDE_ENV))
+        argv += [self.interpreter.executable, *PYTHON_FLAGS, *python_args, *_filter_argument()]
+        return Launch(tuple(argv), env=dict(INSIDE_ENV))

@@ -10,15 +10,15 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.errors import InfrastructureError
-from harness.evaluate.sandbox.backends import Backend
+from harness.errors import SandboxError
+from harness.evaluate.sandbox.backends import FILTER_FD, Backend, Launch
 from harness.evaluate.sandbox.channel import Channel, ChannelClosed, ChannelMisuse, ChannelTimeout
 from harness.evaluate.sandbox.protocol import HELLO
 from harness.evaluate.sandbox.types import Limits
 
 _PACKAGE = "harness.evaluate.sandbox"
 _counter = itertools.count()
-
+_NEEDS = {"judge": ("suspicion",)}
 
 # Compiles {name: source} from standard input to {name: code}; run by the very interpreter that will load the result.
 _COMPILE = (
@@ -40,7 +40,8 @@ def boot_source(role: str, executable: str | None) -> str:
         executable: The interpreter, if it can be run outside the sandbox, too; the modules are sent as text otherwise.
     """
     folder = Path(__file__).parent
-    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in ("protocol", "guest", role)}
+    names = ("protocol", "guest", *_NEEDS.get(role, ()), role)
+    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in names}
     modules = repr(texts)
     if executable is not None:
         argv = [executable, "-I", "-S", "-c", _COMPILE]
@@ -56,6 +57,26 @@ def boot_source(role: str, executable: str | None) -> str:
     )
 
 
+def _start(launch: Launch) -> subprocess.Popen[bytes]:
+    """Start the process; the filter waits for it in a pipe, which a few hundred bytes never fill."""
+    argv = launch.argv
+    inherited: tuple[int, ...] = ()
+    if launch.filter:
+        read_end, write_end = os.pipe()
+        os.write(write_end, launch.filter)
+        os.close(write_end)
+        inherited = (read_end,)
+        argv = tuple(str(read_end) if part == FILTER_FD else part for part in argv)
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(launch.env), bufsize=0, cwd="/", pass_fds=inherited
+        )
+    finally:
+        for fd in inherited:
+            os.close(fd)
+
+
 class Guest:
     """A running sandboxed process and the channel to it.
 
@@ -65,19 +86,16 @@ class Guest:
         limits: Lowered before anything foreign is loaded.
 
     Raises:
-        InfrastructureError: The sandbox does not start; no program has run then.
+        SandboxError: The sandbox does not start; no program has run then.
     """
 
     def __init__(self, backend: Backend, role: str, limits: Limits) -> None:
         tag = f"sparsebench-{os.getpid()}-{next(_counter)}"
         self._launch = backend.launch(("-c", boot_source(role, backend.python), limits.as_argument()), limits, tag)
-        pipe = subprocess.PIPE
         try:
-            self._process = subprocess.Popen(
-                self._launch.argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(self._launch.env), bufsize=0, cwd="/"
-            )
+            self._process = _start(self._launch)
         except OSError as error:
-            raise InfrastructureError(f"sandbox {backend.name} does not start: {error}") from None
+            raise SandboxError(f"sandbox {backend.name} does not start: {error}") from None
         assert self._process.stdin is not None and self._process.stdout is not None
         self.channel = Channel(os.dup(self._process.stdout.fileno()), os.dup(self._process.stdin.fileno()))
         self._process.stdin.close()
@@ -87,8 +105,10 @@ class Guest:
         except (ChannelClosed, ChannelMisuse, ChannelTimeout):
             greeting = b""
         if not greeting.startswith(HELLO):
-            raise InfrastructureError(f"sandbox {backend.name} does not start: {self._reason()}")
+            raise SandboxError(f"sandbox {backend.name} does not start: {self._reason()}")
         self.greeting = greeting[len(HELLO) :].decode("ascii", "replace").strip()
+        if self._launch.filter:
+            self.greeting += ", system call filter"
 
     def _reason(self) -> str:
         self._process.kill()
