@@ -122,7 +122,7 @@ def test_an_expected_exception_reaches_the_test(any_sandbox: Sandbox) -> None:
 
 def test_a_test_that_swallows_everything_hides_no_death(any_sandbox: Sandbox) -> None:
     swallow = ("try:", "    candidate(1)", "except BaseException:", "    pass")
-    assert _run(any_sandbox, "import os\ndef f(x):\n    os._exit(0)\n", *swallow).status == "error:SystemExit"
+    assert _run(any_sandbox, "import os\ndef f(x):\n    os._exit(0)\n", *swallow).outcome == "error:SystemExit"
     assert _run(any_sandbox, "def f(x):\n    return len\n", *swallow).status == "error:UnsupportedType"
 
 

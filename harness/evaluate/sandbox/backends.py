@@ -7,14 +7,13 @@ nothing else of the host, and a small private `/tmp`. What differs is who enforc
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.evaluate.sandbox.interpreter import Interpreter
+from harness.evaluate.sandbox.protocol import encode
 from harness.evaluate.sandbox.syscall_filter import syscall_filter
 from harness.evaluate.sandbox.types import Limits
 
@@ -63,6 +62,10 @@ class Backend(Protocol):
     def python(self) -> str | None:
         """Path of the interpreter where it is one of this machine; None if it is inside an image."""
 
+    @property
+    def first(self) -> str | None:
+        """The guest module whose `enter_root` takes the last argument before anything else happens, if there is one."""
+
     def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
         """The command that runs Python with these arguments; `tag` is unique among the processes of this machine."""
 
@@ -83,6 +86,7 @@ class Bwrap:
     drop: tuple[str, ...]
     interpreter: Interpreter
     name: str = "bwrap"
+    first: str | None = None
 
     @property
     def python(self) -> str | None:
@@ -126,6 +130,7 @@ class Container:
     env: Mapping[str, str]
     name: str = "docker"
     python: str | None = None
+    first: str | None = None
 
     def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
         """See `Backend`."""
@@ -144,53 +149,21 @@ class Container:
 
 @dataclass(frozen=True)
 class Unshare:
-    """util-linux alone, as root: namespaces, a new root of read-only binds, then an unprivileged user.
+    """util-linux's `unshare`, as root: namespaces, a new root of read-only binds, then an unprivileged user.
 
     Weaker than bubblewrap in one point: where the kernel knows no seccomp, the program may make user namespaces.
 
     Attributes:
-        tools: Paths of `unshare`, `sh`, `mount`, `umount`, `pivot_root` and `setpriv`, by name.
+        executable: Path of `unshare`.
         root: An empty folder to build the new root on; only ever mounted over in the private mount namespace.
         interpreter: What runs inside.
     """
 
-    tools: Mapping[str, str]
+    executable: str
     root: str
     interpreter: Interpreter
     name: str = "unshare"
-
-    def _script(self, limits: Limits) -> str:
-        mount, root = self.tools["mount"], self.root
-        # The tools that are needed after the change of root come along; their set-user-id bits do not count there.
-        shown = tuple(dict.fromkeys((*self.interpreter.paths, self.tools["umount"], self.tools["setpriv"])))
-        folders = [path for path in shown if os.path.isdir(path)]
-        files = [path for path in shown if path not in folders]
-        made = " ".join(shlex.quote("." + path) for path in (*folders, *map(os.path.dirname, files)))
-        lines = [
-            "set -eu",
-            f"{mount} -t tmpfs -o size=1m,mode=755,nosuid,nodev sandbox {root}",
-            f"cd {root}",
-            f"mkdir -p dev tmp old proc {made}",
-            f"{mount} -t proc proc proc",
-            f"{mount} -t tmpfs -o size={limits.tmp_bytes},nr_inodes={_INODES},mode=1777,nosuid,nodev sandbox tmp",
-        ]
-        lines += [f": > {shlex.quote('.' + path)}" for path in files]
-        for path in map(shlex.quote, shown):
-            lines.append(f"{mount} -o bind,ro,nosuid,nodev {path} .{path}")
-        for device in ("null", "urandom"):
-            lines.append(f": > dev/{device}; {mount} --bind /dev/{device} dev/{device}")
-        lines += [f"ln -s {shlex.quote(target)} .{link}" for link, target in self.interpreter.links]
-        lines += [
-            f"{mount} -o remount,ro {root}",
-            f"{self.tools['pivot_root']} . old",
-            # umount cannot do without /proc, the program can.
-            f"{self.tools['umount']} -l /old; {self.tools['umount']} -l /proc",
-            "cd /tmp",
-            # The shell stays as process 1 of the namespace: the kernel spares that one the time-out signal.
-            'set +e; "$@"',
-            "exit $?",
-        ]
-        return "\n".join(lines)
+    first: str | None = "own_root"
 
     @property
     def python(self) -> str | None:
@@ -201,9 +174,8 @@ class Unshare:
         """See `Backend`."""
         # The kernel counts processes per user: with one user for all, a fork bomb would starve the judge.
         uid = _FIRST_UID + int.from_bytes(hashlib.sha256(tag.encode()).digest()[:4], "big") % _UIDS
-        argv = [self.tools["unshare"], "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
-        argv += [self.tools["sh"], "-c", self._script(limits), "sh"]
-        argv += [self.tools["setpriv"], f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-        argv += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        argv += [self.interpreter.executable, *PYTHON_FLAGS, *python_args, *_filter_argument()]
+        tmp = f"size={limits.tmp_bytes},nr_inodes={_INODES},mode=1777"
+        spec = encode((self.root, tmp, self.interpreter.paths, self.interpreter.links, uid))
+        argv = [self.executable, "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
+        argv += [self.interpreter.executable, *PYTHON_FLAGS, *python_args, *_filter_argument(), spec.hex()]
         return Launch(tuple(argv), env=dict(INSIDE_ENV))

@@ -29,7 +29,7 @@ _COMPILE = (
 
 
 @functools.cache
-def boot_source(role: str, executable: str | None) -> str:
+def boot_source(role: str, executable: str | None, first: str | None = None) -> str:
     """The program text that a sandboxed Python is started with.
 
     The sandbox sees no file of ours, so the modules travel in the command line, each under its own name, and compiled
@@ -37,10 +37,11 @@ def boot_source(role: str, executable: str | None) -> str:
 
     Args:
         role: Module whose `main` runs: `candidate` or `judge`.
+        first: Module whose `enter_root` takes the last argument off before.
         executable: The interpreter, if it can be run outside the sandbox, too; the modules are sent as text otherwise.
     """
     folder = Path(__file__).parent
-    names = ("protocol", "guest", *_NEEDS.get(role, ()), role)
+    names = ("protocol", *([first] if first else []), "guest", *_NEEDS.get(role, ()), role)
     texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in names}
     modules = repr(texts)
     if executable is not None:
@@ -53,6 +54,8 @@ def boot_source(role: str, executable: str | None) -> str:
         f"for name, code in {modules}.items():\n"
         f"    module = sys.modules[{_PACKAGE!r} + '.' + name] = type(sys)(name)\n"
         "    exec(code, module.__dict__)\n"
+        f"    if name == {first!r}:\n"
+        "        module.enter_root(bytes.fromhex(sys.argv.pop()))\n"
         "module.main()\n"
     )
 
@@ -91,7 +94,9 @@ class Guest:
 
     def __init__(self, backend: Backend, role: str, limits: Limits) -> None:
         tag = f"sparsebench-{os.getpid()}-{next(_counter)}"
-        self._launch = backend.launch(("-c", boot_source(role, backend.python), limits.as_argument()), limits, tag)
+        self._launch = backend.launch(
+            ("-c", boot_source(role, backend.python, backend.first), limits.as_argument()), limits, tag
+        )
         try:
             self._process = _start(self._launch)
         except OSError as error:

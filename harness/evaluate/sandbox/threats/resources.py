@@ -409,12 +409,12 @@ RESOURCES: tuple[Threat, ...] = (
         asset=_MEMORY,
         attack="lifts Python's limit on recursion and recurses",
         control="limits on stack and address space",
-        ends=("killed", "oom", "error:RecursionError"),
+        ends=("killed", "oom", "timeout", "error:RecursionError"),
         program="""
         import sys
         sys.setrecursionlimit(10 ** 9)
         def f(x):
-            return [f(x)]
+            return [*map(f, [x])]
         """,
     ),
     Threat(
