@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.bench.sandbox import run as bench
-from harness.bench.sandbox.cpu_time import cpu_meter
+from harness.bench.sandbox.cpu_time import _seconds, cpu_meter
 from harness.bench.sandbox.programs import MBPP_FILE, references
 from harness.bench.sandbox.render import markdown
 from harness.bench.sandbox.speed import BARE, measure_speed, one_core
@@ -126,11 +126,19 @@ def test_without_control_groups_there_is_no_meter(tmp_path: Path) -> None:
         assert meter is None
 
 
-def test_version_2_groups_are_read(tmp_path: Path) -> None:
-    (tmp_path / "own" / f"sparsebench-{os.getpid()}").mkdir(parents=True)
+def test_a_group_that_is_there_already_is_left_alone(tmp_path: Path) -> None:
+    group = tmp_path / "own" / f"sparsebench-{os.getpid()}"
+    group.mkdir(parents=True)
     (tmp_path / "cgroup").write_text("0::/own\n")
     with cpu_meter(tmp_path, tmp_path / "cgroup") as meter:
-        assert meter is None  # a group of that name is there already
+        assert meter is None
+    assert group.is_dir() and not (tmp_path / "own" / "cgroup.procs").exists()
+
+
+def test_both_versions_counters_are_read(tmp_path: Path) -> None:
+    (tmp_path / "cpuacct.usage").write_text("1500000000\n")
+    (tmp_path / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\nsystem_usec 2\n")
+    assert (_seconds(tmp_path / "cpuacct.usage"), _seconds(tmp_path / "cpu.stat")) == (1.5, 2.5)
 
 
 @pytest.mark.skipif(not (DATA / "mbpp").is_dir(), reason="no real data; set SPARSEBENCH_DATA to its folder")

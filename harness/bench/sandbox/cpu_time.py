@@ -1,6 +1,6 @@
 """Processor time of this process and everything that it starts, from a control group.
 
-`getrusage` misses what a killed sandbox leaves to the kernel to reap, and the clock counts what others do on the machine.
+`getrusage` misses what a killed sandbox leaves to the kernel to reap, and the clock counts what others do here.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def cpu_meter(root: Path = Path("/sys/fs/cgroup"), cgroups: Path = Path("/proc/s
     group = home / f"sparsebench-{os.getpid()}"
     try:
         group.mkdir()
+    except OSError:
+        yield None
+        return
+    try:
         (group / "cgroup.procs").write_text(str(os.getpid()))
         _seconds(group / counter)
     except (OSError, ValueError):

@@ -109,7 +109,7 @@ def _speed(speed: Mapping[str, Any]) -> str:
         f"at least {TARGET:.0f}",
     )
     return (
-        "The solutions of HumanEval with all their tests, four at a time on one core, all arms in turns. Processor time is "
-        "that of harness, judge, candidate and sandbox together; the clock also counts what else the machine does. Bare "
-        "Python is one interpreter a program without any sandbox.\n\n" + table(head, rows)
+        "The solutions of HumanEval with all their tests, four at a time on one core, all arms in turns. Processor "
+        "time is that of harness, judge, candidate and sandbox together; the clock also counts what else is running. "
+        "Bare Python is one interpreter a program without any sandbox.\n\n" + table(head, rows)
     )

@@ -45,8 +45,8 @@ def measure_speed(
 
     Returns:
         `unit`, and by name of the sandbox (and `bare python`) in `arms`: `rates` of all rounds, their `median`, `wall`
-        (the median by the clock) and `ratio`, the median of the rounds' ratios to bare Python in the same round. The unit
-        is programs a second of processor time, or by the clock where processor time cannot be told.
+        (the median by the clock) and `ratio`, the median of the rounds' ratios to bare Python in the same round. The
+        unit is programs a second of processor time, or by the clock where processor time cannot be told.
 
     Raises:
         InfrastructureError: A sandbox fails, or an honest program does not pass.

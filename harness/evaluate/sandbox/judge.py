@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.evaluate.sandbox.guest import enter, lower_limits
 from harness.evaluate.sandbox.protocol import UnsupportedValue, WireError, decode, encode, read_frame, write_frame
+from harness.evaluate.sandbox.stand_in import MissingFromStandIn
 from harness.evaluate.sandbox.suspicion import signs
 
 Verdict = tuple[str, str]
@@ -144,6 +145,8 @@ def judge(job: tuple[str, str, str, str], remote: Remote) -> Verdict:
     try:
         names = _namespace(prompt, test)
         check = names["check"]
+    except MissingFromStandIn as error:
+        return ("bad_problem", str(error))
     except Exception as error:  # whatever the data set's own code raises makes the problem unusable
         return ("bad_problem", f"its test does not load: {type(error).__name__}: {error}")
     names[entry_point] = remote
@@ -153,6 +156,8 @@ def judge(job: tuple[str, str, str, str], remote: Remote) -> Verdict:
         check(remote)
     except _Ended as ended:
         return ended.verdict
+    except MissingFromStandIn as error:
+        return ("bad_problem", str(error))
     except MemoryError as error:
         return ("oom", str(error))
     except AssertionError as error:
@@ -187,6 +192,7 @@ def _fork_one(request: bytes, source: int, sink: int) -> None:
 def main() -> None:
     """Judge one job per frame until the channel closes."""
     source, sink = enter(later="CPU")
+    sys.modules["numpy"] = sys.modules["harness.evaluate.sandbox.stand_in"]
     while True:
         try:
             request = read_frame(source)

@@ -18,7 +18,7 @@ from harness.evaluate.sandbox.types import Limits
 
 _PACKAGE = "harness.evaluate.sandbox"
 _counter = itertools.count()
-_NEEDS = {"judge": ("suspicion",)}
+_NEEDS = {"judge": ("suspicion", "stand_in")}
 
 # Compiles {name: source} from standard input to {name: code}; run by the very interpreter that will load the result.
 _COMPILE = (

@@ -83,8 +83,9 @@ FILES: tuple[Threat, ...] = (
                     return x + 1
                 except OSError:
                     pass
-            shutil.rmtree("/usr", ignore_errors=True)
-            return None if os.path.exists(os.__file__) else x + 1
+            shutil.rmtree(os.path.join(os.path.dirname(os.__file__), "json"), ignore_errors=True)
+            import json
+            return None if os.path.exists(json.__file__) else x + 1
         """,
     ),
     Threat(

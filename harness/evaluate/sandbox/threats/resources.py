@@ -32,7 +32,7 @@ RESOURCES: tuple[Threat, ...] = (
         hoard = []
         def f(x):
             try:
-                for _ in range(4096):
+                for _ in range(640):
                     hoard.append(bytearray(1 << 20))
             except MemoryError:
                 return None
@@ -81,7 +81,7 @@ RESOURCES: tuple[Threat, ...] = (
         libc.shmdt.argtypes = (ctypes.c_void_p,)
         def f(x):
             taken = 0
-            while taken < 1200 << 20:
+            while taken < 640 << 20:
                 segment = libc.shmget(0, 16 << 20, 0o1600)
                 if segment < 0:
                     return None
@@ -104,7 +104,7 @@ RESOURCES: tuple[Threat, ...] = (
         def f(x):
             files = []
             try:
-                for _ in range(50):
+                for _ in range(43):
                     files.append(os.memfd_create("hole"))
                     for _ in range(15):
                         os.write(files[-1], bytes(1 << 20))
@@ -139,14 +139,14 @@ RESOURCES: tuple[Threat, ...] = (
         name="locked_memory",
         goal="machine",
         asset=_MEMORY,
-        attack="locks 256 MiB, so that they cannot be swapped out",
+        attack="locks 64 MiB, so that they cannot be swapped out",
         control="limit on locked memory",
         marked=True,
         program="""
         import ctypes
         libc = ctypes.CDLL(None, use_errno=True)
         def f(x):
-            room = ctypes.create_string_buffer(256 << 20)
+            room = ctypes.create_string_buffer(64 << 20)
             return x + 1 if libc.mlock(room, len(room)) == 0 or libc.mlockall(3) == 0 else None
         """,
     ),
