@@ -47,3 +47,28 @@ class Threat:
     def source(self) -> str:
         """The program without the indentation of this file."""
         return dedent(self.program)
+
+
+def fool(
+    name: str,
+    asset: str,
+    attack: str,
+    control: str,
+    program: str,
+    ends: tuple[str, ...] = ("failed_assert",),
+    *,
+    marked: bool = False,
+    quick: bool = True,
+) -> Threat:
+    """A threat to the verdict; the fields of `Threat` in the order in which they are read."""
+    return Threat(
+        name=name,
+        goal="verdict",
+        asset=asset,
+        attack=attack,
+        control=control,
+        program=program,
+        ends=ends,
+        marked=marked,
+        quick=quick,
+    )
