@@ -19,6 +19,10 @@ class InfrastructureError(SparsebenchError):
     exit_code = 3
 
 
+class SandboxError(InfrastructureError):
+    """The sandbox failed while programs were judged (status `sandbox_error`): the suite stops, nothing is scored 0."""
+
+
 class SandboxUnavailable(InfrastructureError):
     """No sandbox can run generated code here."""
 

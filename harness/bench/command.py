@@ -33,7 +33,7 @@ bench_app = typer.Typer(
     help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; "
     "`sparsify` for pruning and quantization next to llm-compressor; `engines` for our sparse CPU engine next to "
     "others; `recover` for accuracy after sparse training next to dense; `slice` for SliceGPT in every way; "
-    "`evaluation` for scoring next to stock lm-eval.",
+    "`evaluation` for scoring next to stock lm-eval; `sandbox` for the sandboxes of generated code.",
     epilog="Examples:  sparsebench bench pocket ./sparse --workload decode --out out/speed  |  sparsebench bench serve "
     "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4  |  sparsebench bench sparsify --model pocket "
     "--out out/sparsify",

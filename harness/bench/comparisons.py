@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from harness.bench.options import Quiet, numbers, one_of, parse_seeds
+from harness.bench.sandbox.command import EPILOG as _SANDBOX
+from harness.bench.sandbox.command import sandbox
 
 _SPARSIFY = (
     "Examples:  sparsebench bench sparsify --model pocket --arms sparsegpt@50,admm+refine@50 --out out/sparsify"
@@ -269,3 +271,4 @@ def add_comparisons(app: typer.Typer) -> None:
     app.command(epilog=_ENGINES)(engines)
     app.command(epilog=_RECOVER)(recover)
     app.command("slice", epilog=_SLICE)(slice_)
+    app.command(epilog=_SANDBOX)(sandbox)

@@ -17,16 +17,27 @@ from harness.errors import ConfigError, EngineError, SandboxUnavailable
 _SECONDS = 6.0
 
 
-def sandbox(probe: Callable[[], str] | None = None) -> Finding:
-    """Which sandbox runs generated code here; a process is really started in it."""
+def sandbox(probe: Callable[[], str] | None = None, root: Path = Path("/"), *, uid: int | None = None) -> Finding:
+    """Which sandbox runs generated code here; a process is really started in it.
+
+    Args:
+        probe: What starts it; None is the real one.
+        root: The root folder whose settings say why there is none.
+        uid: The user that is denied; None is this process's.
+    """
     try:
         return Finding("sandbox", "backend", "ok", (probe or _probe)())
     except SandboxUnavailable as error:
+        from harness.evaluate.sandbox.namespaces import namespace_denials
+
         reason, _, fix = str(error).partition("; install one")
-        detail = f"{reason}: suite code is refused, all others run"
-        return Finding(
-            "sandbox", "backend", "warn", detail, f"install one{fix}" if fix else "apt-get install bubblewrap"
-        )
+        denials = namespace_denials(root, uid=uid)
+        detail = f"{'; '.join([reason, *(denial.reason for denial in denials)])}: suite code is refused, all others run"
+        # Where bubblewrap is there and does not start, installing it again is no fix.
+        steps = [denial.fix for denial in denials]
+        if not steps or "bwrap: bwrap is not installed" in reason:
+            steps.insert(0, f"install one{fix}" if fix else "apt-get install bubblewrap")
+        return Finding("sandbox", "backend", "warn", detail, "; then ".join(steps))
     except ConfigError as error:
         return Finding("sandbox", "backend", "warn", str(error), "unset SPARSEBENCH_SANDBOX")
 

@@ -37,8 +37,8 @@ class CodeResult:
 
     Attributes:
         item_id: Id of the item.
-        status: `passed`, `failed_assert`, `error:<Type>`, `syntax_error`, `timeout`, `oom`, `killed` or, where the text
-            holds no code, `extract_failed`.
+        status: `passed`, `failed_assert`, `error:<Type>`, `syntax_error`, `timeout`, `oom`, `killed`, `suspicious`
+            or, where the text holds no code, `extract_failed`; see `harness.evaluate.sandbox.types.Kind`.
         detail: Message of the failure; untrusted text, printable ASCII.
         program: The source that was run; None if the text holds no code.
         seconds: Wall time in the sandbox.

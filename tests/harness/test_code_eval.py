@@ -60,7 +60,7 @@ def test_samples_are_extracted_run_and_scored(sandbox: Sandbox) -> None:
         "failed_assert",
         "extract_failed",
         "syntax_error",
-        "error:SystemExit",
+        "suspicious",
         "passed",
     ]
     assert [result.scores["pass@1"] for result in results] == [1, 1, 0, 0, 0, 0, 1]

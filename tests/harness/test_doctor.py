@@ -74,13 +74,13 @@ def test_torch_that_is_missing_or_does_not_load() -> None:
     assert states(findings) == ["ok", "ok"] and findings[1].detail == "NVIDIA H100"
 
 
-def test_no_sandbox_is_a_warning_with_the_fix() -> None:
+def test_no_sandbox_is_a_warning_with_the_fix(tmp_path: Path) -> None:
     def none() -> str:
         raise SandboxUnavailable(
             "no sandbox for generated code (bwrap: x; docker: y); install one, e.g. apt-get install z"
         )
 
-    finding = tools.sandbox(none)
+    finding = tools.sandbox(none, tmp_path)
     assert finding.state == "warn" and "suite code is refused" in finding.detail
     assert finding.fix == "install one, e.g. apt-get install z"
     assert tools.sandbox(lambda: "bwrap (Python 3.11)").state == "ok"

@@ -13,9 +13,10 @@ import pytest
 
 from harness.errors import ConfigError, InfrastructureError, SandboxUnavailable
 from harness.evaluate.sandbox import Job, Limits, Problem, Sandbox, Verdict, open_sandbox, preflight
-from harness.evaluate.sandbox.hostile import HOSTILE
 from harness.evaluate.sandbox.preflight import canonical_jobs
 from harness.evaluate.sandbox.session import clean
+from harness.evaluate.sandbox.threats import THREATS, Threat
+from harness.evaluate.sandbox.types import KINDS, kind_of
 
 
 def _open(name: str, **options: object) -> Sandbox:
@@ -51,22 +52,24 @@ def _run(sandbox: Sandbox, program: str, *lines: str, **limits: float) -> Verdic
 
 def test_preflight_refuses_every_hostile_program(sandbox: Sandbox) -> None:
     report = preflight(sandbox)
-    assert set(HOSTILE) < set(report.statuses)
+    quick = {threat.name for threat in THREATS if threat.quick}
+    assert quick < set(report.statuses) and len(quick) >= 25
     got = report.statuses
     assert (report.canonical_passed, report.canonical_total) == (4, 4)
     assert got["control_right"] == "passed"
     assert got["endless_loop"] == got["endless_sleep"] == "timeout"
     assert got["memory"] == "oom" and got["endless_answer"] in {"oom", "timeout"}
-    assert got["exit_0"] == got["exit_0_in_call"] == got["sys_exit"] == "error:SystemExit"
-    assert got["kill_all"] == got["crash"] == "killed"
+    assert got["sys_exit"] == "error:SystemExit" and got["kill_all"] == "killed"
+    assert got["exit_0"] == got["exit_0_in_call"] == got["forge_answers"] == got["walk_frames"] == "suspicious"
     for name in ("write_outside", "read_host", "network", "fork_bomb", "disk", "see_processes", "become_root"):
         # The attack ran to its end and came back empty-handed; an exception would prove less.
         assert got[name] == "failed_assert", name
 
 
 def test_a_preflight_with_a_hole_stops_everything(any_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    hole = {"hole": "def f(x):\n    return x + 1\n"}
-    monkeypatch.setattr(sys.modules["harness.evaluate.sandbox.preflight"], "HOSTILE", hole)
+    program = "def f(x):\n    return x + 1\n"
+    hole = Threat(name="hole", goal="machine", asset="a", attack="b", control="c", program=program)
+    monkeypatch.setattr(sys.modules["harness.evaluate.sandbox.preflight"], "THREATS", (hole,))
     with pytest.raises(InfrastructureError, match="preflight failed: hole passed"):
         preflight(any_sandbox)
 
@@ -119,7 +122,7 @@ def test_an_expected_exception_reaches_the_test(any_sandbox: Sandbox) -> None:
 
 def test_a_test_that_swallows_everything_hides_no_death(any_sandbox: Sandbox) -> None:
     swallow = ("try:", "    candidate(1)", "except BaseException:", "    pass")
-    assert _run(any_sandbox, "import os\ndef f(x):\n    os._exit(0)\n", *swallow).status == "error:SystemExit"
+    assert _run(any_sandbox, "import os\ndef f(x):\n    os._exit(0)\n", *swallow).outcome == "error:SystemExit"
     assert _run(any_sandbox, "def f(x):\n    return len\n", *swallow).status == "error:UnsupportedType"
 
 
@@ -177,7 +180,7 @@ def test_no_user_namespace_inside_bwrap() -> None:
     if "--disable-userns" not in sandbox.backend.options:
         pytest.skip("this bubblewrap cannot forbid nested user namespaces")
     program = "import ctypes\ndef f(x):\n    return ctypes.CDLL(None).unshare(0x10000000)\n"
-    assert _run(sandbox, program, "assert candidate(1) == -1").passed
+    assert _run(sandbox, program, "assert candidate(1) == -1").outcome == "passed"
 
 
 def _command_lines(mark: str) -> list[str]:
@@ -251,3 +254,88 @@ def test_a_forked_copy_cannot_answer_for_the_test(any_sandbox: Sandbox) -> None:
 def test_untrusted_text_is_made_harmless() -> None:
     assert clean("a\x1b[31m\n\u202eb\x7f") == "a\\x1b[31m \\u202eb\\x7f"
     assert len(clean("x" * 500)) == 200
+
+
+def test_a_suspicious_program_never_passes_and_says_what_its_tests_said(any_sandbox: Sandbox) -> None:
+    right = _run(any_sandbox, "import ctypes\ndef f(x):\n    return 2\n", "assert candidate(1) == 2")
+    assert (right.status, right.outcome, right.passed) == ("suspicious", "passed", False)
+    assert right.detail.startswith("reads memory (line 1); its tests: passed")
+    wrong = _run(any_sandbox, "import ctypes\ndef f(x):\n    return 3\n", "assert candidate(1) == 2, 'no'")
+    assert (wrong.status, wrong.outcome) == ("suspicious", "failed_assert")
+    endless = _run(any_sandbox, "import ctypes\nwhile True: pass\n", "candidate(1)", cpu_seconds=1, wall_seconds=3.0)
+    assert (endless.status, endless.outcome) == ("suspicious", "timeout")
+    assert _run(any_sandbox, "def f(x):\n    return 2\n", "assert candidate(1) == 2").outcome == ""
+
+
+def test_an_unhashable_item_of_a_set_is_no_forgery(any_sandbox: Sandbox) -> None:
+    program = "class L(list):\n    __hash__ = object.__hash__\ndef f(x):\n    return {L([1])}\n"
+    verdict = _run(any_sandbox, program, "candidate(1)")
+    assert verdict.status == "error:UnsupportedType" and "unhashable" in verdict.detail
+
+
+def test_the_judge_outlives_the_limit_that_one_test_has(any_sandbox: Sandbox) -> None:
+    """Its processor time adds up over programs: a long run must not end as a dead judge."""
+    problem = _problem(
+        _check(
+            "t = __import__('time')",
+            "end = t.process_time() + 0.4",
+            "assert candidate(1) == 2",
+            "while t.process_time() < end: pass",
+        )
+    )
+    strict = any_sandbox.with_limits(Limits(cpu_seconds=1))
+    jobs = [Job(problem, f"# {number}\ndef f(x):\n    return 2\n") for number in range(5)]
+    assert [verdict.status for verdict in strict.run(jobs)] == ["passed"] * 5
+    slow = _problem(_check("candidate(1)", "while True: pass"))
+    assert strict.run([Job(slow, "def f(x):\n    return 2\n")])[0].status == "timeout"
+
+
+_SPIN = "def f(x):\n    while True: pass\n"
+_SLEEP = "import time\ndef f(x):\n    time.sleep(5)\n    return 2\n"
+_HOARD = "def f(x):\n    return 2 if bytearray(200 << 20) else 0\n"
+_WRITE = "def f(x):\n    with open('/tmp/x', 'wb') as file:\n        file.write(bytes(3 << 20))\n    return 2\n"
+_FORK = """
+import os
+def f(x):
+    for _ in range(8):
+        if os.fork() == 0:
+            os.read(os.pipe()[0], 1)
+    return 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("limits", "program", "status"),
+    [
+        ({"cpu_seconds": 1}, _SPIN, "timeout"),
+        ({"wall_seconds": 0.7}, _SLEEP, "timeout"),
+        ({"memory_bytes": 128 << 20}, _HOARD, "oom"),
+        ({"file_bytes": 1 << 20}, _WRITE, "error:OSError"),
+        ({"tmp_bytes": 1 << 20}, _WRITE, "error:OSError"),
+        ({"processes": 6}, _FORK, "error:BlockingIOError"),
+    ],
+    ids=["cpu", "wall", "memory", "file", "tmp", "processes"],
+)
+def test_each_limit_holds_and_the_defaults_are_not_too_low(
+    sandbox: Sandbox, limits: dict[str, float], program: str, status: str
+) -> None:
+    start = time.monotonic()
+    assert _run(sandbox, program, "assert candidate(1) == 2", **limits).status == status
+    assert time.monotonic() - start < 5
+    if program is not _SPIN:
+        assert _run(sandbox, program, "assert candidate(1) == 2").passed
+
+
+def test_output_is_bounded_and_costs_the_harness_nothing(sandbox: Sandbox) -> None:
+    flood = "import os\ndef f(x):\n    for fd in (1, 2):\n        for _ in range(64):\n            os.write(fd, bytes(1 << 20))\n    return 2\n"  # noqa: E501
+    assert _run(sandbox, flood, "assert candidate(1) == 2").passed
+    verdict = _run(sandbox, "def f(x):\n    return 'x' * (20 << 20)\n", "candidate(1)")
+    assert verdict.status == "error:UnsupportedType" and "too large" in verdict.detail
+
+
+def test_every_status_has_a_kind() -> None:
+    assert kind_of("error:ValueError") == "error" and kind_of("passed") == "passed"
+    assert {kind_of(kind) for kind in KINDS if kind != "error"} == set(KINDS) - {"error"}
+    for unknown in ("sandbox_error", "ok", "errors", ""):
+        with pytest.raises(ValueError, match="no verdict"):
+            kind_of(unknown)

@@ -10,8 +10,9 @@ import pytest
 
 from harness.errors import ConfigError, InfrastructureError, SandboxUnavailable
 from harness.evaluate.sandbox import Job, Limits, Problem, Sandbox, SandboxInfo, open_sandbox, probe
-from harness.evaluate.sandbox.backends import Bwrap, Container, Launch, Unshare
+from harness.evaluate.sandbox.backends import Bwrap, Container, Launch, Unshare, _filter_argument
 from harness.evaluate.sandbox.interpreter import Interpreter, find_interpreter
+from harness.evaluate.sandbox.protocol import decode
 
 probe_module = sys.modules["harness.evaluate.sandbox.probe"]
 _PYTHON = Interpreter("/usr/bin/python3.11", "3.11.2", ("/usr/bin/python3.11", "/usr/lib"), (("/lib", "usr/lib"),))
@@ -50,21 +51,19 @@ def test_container_has_no_network_no_rights_and_a_way_to_stop() -> None:
         "--interactive",
     ):
         assert part in argv
-    assert argv.endswith("python:3 -s -S -B -c x")
+    assert argv.endswith(" ".join(["python:3 -s -S -B -c x", *_filter_argument()]))
     assert launch.stop == ("/usr/bin/podman", "rm", "--force", "tag-7")
     assert "--volume" not in argv and "--env HOME=/h" not in argv
 
 
 def test_unshare_gives_each_launch_a_user_of_its_own() -> None:
-    tools = {name: f"/bin/{name}" for name in ("unshare", "sh", "mount", "umount", "pivot_root", "setpriv")}
-    unshare = Unshare(tools, "/tmp/root", _PYTHON)
+    unshare = Unshare("/bin/unshare", "/tmp/root", _PYTHON)
     first, second = (unshare.launch(("-c", "x"), Limits(), tag).argv for tag in ("a", "b"))
-    assert {"--mount", "--pid", "--net", "--ipc", "--uts", "--kill-child", "--no-new-privs", "--clear-groups"} <= {
-        *first
-    }
-    uids = [next(word for word in argv if word.startswith("--reuid=")) for argv in (first, second)]
-    assert uids[0] != uids[1]
-    assert all(int(uid.removeprefix("--reuid=")) >= 2_000_000_000 for uid in uids)
+    assert {"--mount", "--pid", "--net", "--ipc", "--uts", "--kill-child"} <= {*first}
+    specs = [decode(bytes.fromhex(argv[-1])) for argv in (first, second)]
+    assert specs[0][4] != specs[1][4]
+    assert all(spec[4] >= 2_000_000_000 for spec in specs)
+    assert specs[0][0] == "/tmp/root" and specs[0][2:4] == (_PYTHON.paths, _PYTHON.links)
 
 
 def test_the_interpreter_is_readable_by_everybody() -> None:
@@ -122,6 +121,7 @@ def test_a_missing_image_names_the_command(monkeypatch: pytest.MonkeyPatch, tmp_
 class _Broken:
     name = "broken"
     python = None
+    first = None
 
     def __init__(self, argv: tuple[str, ...]) -> None:
         self.argv = argv

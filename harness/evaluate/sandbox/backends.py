@@ -7,13 +7,14 @@ nothing else of the host, and a small private `/tmp`. What differs is who enforc
 from __future__ import annotations
 
 import hashlib
-import os
-import shlex
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.evaluate.sandbox.interpreter import Interpreter
+from harness.evaluate.sandbox.protocol import encode
+from harness.evaluate.sandbox.syscall_filter import syscall_filter
 from harness.evaluate.sandbox.types import Limits
 
 NOBODY = 65534
@@ -22,6 +23,9 @@ _FIRST_UID, _UIDS = 2_000_000_000, 100_000_000
 # Sets and string hashing must come out the same in every run; without -I, since that would ignore PYTHONHASHSEED.
 INSIDE_ENV: Mapping[str, str] = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
 PYTHON_FLAGS = ("-s", "-S", "-B")
+# Stands in a command line for the number of the descriptor that the filter is read from.
+FILTER_FD = "@filter-fd@"
+_INODES = 16_384
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,19 @@ class Launch:
         argv: The command.
         env: Its whole environment.
         stop: A command that ends the process where killing `argv` is not enough; empty otherwise.
+        filter: The seccomp program that `argv` reads from the descriptor `FILTER_FD`; empty if it reads none.
     """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=lambda: {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"})
     stop: tuple[str, ...] = ()
+    filter: bytes = b""
+
+
+def _filter_argument() -> tuple[str, ...]:
+    """The argument by which a guest installs the filter itself; none for an architecture without one."""
+    program = syscall_filter(platform.machine())
+    return (program.hex(),) if program else ()
 
 
 class Backend(Protocol):
@@ -49,6 +61,10 @@ class Backend(Protocol):
     @property
     def python(self) -> str | None:
         """Path of the interpreter where it is one of this machine; None if it is inside an image."""
+
+    @property
+    def first(self) -> str | None:
+        """The guest module whose `enter_root` takes the last argument before anything else happens, if there is one."""
 
     def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
         """The command that runs Python with these arguments; `tag` is unique among the processes of this machine."""
@@ -70,6 +86,7 @@ class Bwrap:
     drop: tuple[str, ...]
     interpreter: Interpreter
     name: str = "bwrap"
+    first: str | None = None
 
     @property
     def python(self) -> str | None:
@@ -90,8 +107,11 @@ class Bwrap:
         for link, target in self.interpreter.links:
             argv += ["--symlink", target, link]
         argv += ["--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"]
-        argv += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp", "--"]
-        return Launch((*argv, self.interpreter.executable, *PYTHON_FLAGS, *python_args))
+        argv += ["--size", str(limits.tmp_bytes), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
+        filter_program = syscall_filter(platform.machine())
+        if filter_program:
+            argv += ["--seccomp", FILTER_FD]
+        return Launch((*argv, "--", self.interpreter.executable, *PYTHON_FLAGS, *python_args), filter=filter_program)
 
 
 @dataclass(frozen=True)
@@ -110,6 +130,7 @@ class Container:
     env: Mapping[str, str]
     name: str = "docker"
     python: str | None = None
+    first: str | None = None
 
     def launch(self, python_args: Sequence[str], limits: Limits, tag: str) -> Launch:
         """See `Backend`."""
@@ -122,59 +143,27 @@ class Container:
         argv += ["--pids-limit", str(limits.processes), "--hostname", "sandbox", "--entrypoint", "python3"]
         for key, value in INSIDE_ENV.items():
             argv += ["--env", f"{key}={value}"]
-        argv += [self.image, *PYTHON_FLAGS, *python_args]
+        argv += [self.image, *PYTHON_FLAGS, *python_args, *_filter_argument()]
         return Launch(tuple(argv), self.env, (self.executable, "rm", "--force", tag))
 
 
 @dataclass(frozen=True)
 class Unshare:
-    """util-linux alone, as root: namespaces, a new root of read-only binds, then an unprivileged user.
+    """util-linux's `unshare`, as root: namespaces, a new root of read-only binds, then an unprivileged user.
 
-    Weaker than bubblewrap in one point: the program may make user namespaces of its own where the kernel allows it.
+    Weaker than bubblewrap in one point: where the kernel knows no seccomp, the program may make user namespaces.
 
     Attributes:
-        tools: Paths of `unshare`, `sh`, `mount`, `umount`, `pivot_root` and `setpriv`, by name.
+        executable: Path of `unshare`.
         root: An empty folder to build the new root on; only ever mounted over in the private mount namespace.
         interpreter: What runs inside.
     """
 
-    tools: Mapping[str, str]
+    executable: str
     root: str
     interpreter: Interpreter
     name: str = "unshare"
-
-    def _script(self, limits: Limits) -> str:
-        mount, root = self.tools["mount"], self.root
-        # The tools that are needed after the change of root come along; their set-user-id bits do not count there.
-        shown = tuple(dict.fromkeys((*self.interpreter.paths, self.tools["umount"], self.tools["setpriv"])))
-        folders = [path for path in shown if os.path.isdir(path)]
-        files = [path for path in shown if path not in folders]
-        made = " ".join(shlex.quote("." + path) for path in (*folders, *map(os.path.dirname, files)))
-        lines = [
-            "set -eu",
-            f"{mount} -t tmpfs -o size=1m,mode=755,nosuid,nodev sandbox {root}",
-            f"cd {root}",
-            f"mkdir -p dev tmp old proc {made}",
-            f"{mount} -t proc proc proc",
-            f"{mount} -t tmpfs -o size={limits.tmp_bytes},mode=1777,nosuid,nodev sandbox tmp",
-        ]
-        lines += [f": > {shlex.quote('.' + path)}" for path in files]
-        for path in map(shlex.quote, shown):
-            lines.append(f"{mount} -o bind,ro,nosuid,nodev {path} .{path}")
-        for device in ("null", "urandom"):
-            lines.append(f": > dev/{device}; {mount} --bind /dev/{device} dev/{device}")
-        lines += [f"ln -s {shlex.quote(target)} .{link}" for link, target in self.interpreter.links]
-        lines += [
-            f"{mount} -o remount,ro {root}",
-            f"{self.tools['pivot_root']} . old",
-            # umount cannot do without /proc, the program can.
-            f"{self.tools['umount']} -l /old; {self.tools['umount']} -l /proc",
-            "cd /tmp",
-            # The shell stays as process 1 of the namespace: the kernel spares that one the time-out signal.
-            'set +e; "$@"',
-            "exit $?",
-        ]
-        return "\n".join(lines)
+    first: str | None = "own_root"
 
     @property
     def python(self) -> str | None:
@@ -185,8 +174,8 @@ class Unshare:
         """See `Backend`."""
         # The kernel counts processes per user: with one user for all, a fork bomb would starve the judge.
         uid = _FIRST_UID + int.from_bytes(hashlib.sha256(tag.encode()).digest()[:4], "big") % _UIDS
-        argv = [self.tools["unshare"], "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
-        argv += [self.tools["sh"], "-c", self._script(limits), "sh"]
-        argv += [self.tools["setpriv"], f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-        argv += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        return Launch((*argv, self.interpreter.executable, *PYTHON_FLAGS, *python_args), env=dict(INSIDE_ENV))
+        tmp = f"size={limits.tmp_bytes},nr_inodes={_INODES},mode=1777"
+        spec = encode((self.root, tmp, self.interpreter.paths, self.interpreter.links, uid))
+        argv = [self.executable, "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "--kill-child"]
+        argv += [self.interpreter.executable, *PYTHON_FLAGS, *python_args, *_filter_argument(), spec.hex()]
+        return Launch(tuple(argv), env=dict(INSIDE_ENV))

@@ -9,7 +9,15 @@ from __future__ import annotations
 import sys
 
 from harness.evaluate.sandbox.guest import enter
-from harness.evaluate.sandbox.protocol import UnsupportedValue, WireError, decode, encode, read_frame, write_frame
+from harness.evaluate.sandbox.protocol import (
+    TICKET,
+    UnsupportedValue,
+    WireError,
+    decode,
+    encode,
+    read_frame,
+    write_frame,
+)
 
 TYPE_CHECKING = False  # importing typing takes longer than starting Python
 if TYPE_CHECKING:
@@ -32,6 +40,8 @@ def _load(program: str, entry_point: str) -> tuple[Any, tuple[Any, ...]]:
         code = compile(program, "<candidate>", "exec", dont_inherit=True)
     except (SyntaxError, ValueError) as error:
         return None, ("syntax_error", type(error).__name__, [], str(error)[:200])
+    except (RecursionError, MemoryError) as error:  # nested beyond what the compiler takes
+        return None, _failure(error)
     module = type(sys)("candidate")
     sys.modules["candidate"] = module  # dataclasses and pickling look their module up by name
     try:
@@ -55,13 +65,14 @@ def _answer(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> byt
 def main() -> None:
     """Load the program of the first frame, then answer calls until the channel closes."""
     source, sink = enter()
-    _, program, entry_point = decode(read_frame(source))
+    request = read_frame(source)
+    _, program, entry_point = decode(request[TICKET:])
     function, loaded = _load(program, entry_point)
-    write_frame(sink, encode(loaded))
+    write_frame(sink, request[:TICKET] + encode(loaded))
     while True:
         try:
             request = read_frame(source)
         except EOFError:
             return
-        _, args, kwargs = decode(request)
-        write_frame(sink, _answer(function, args, kwargs))
+        _, args, kwargs = decode(request[TICKET:])
+        write_frame(sink, request[:TICKET] + _answer(function, args, kwargs))

@@ -71,6 +71,12 @@ class Channel:
             raise ChannelMisuse
         return self._read(size, deadline)
 
+    def pending(self) -> bool:
+        """Whether the other side has written what nobody asked for."""
+        poller = select.poll()
+        poller.register(self._source, select.POLLIN)
+        return any(event & select.POLLIN for _, event in poller.poll(0))
+
     def _read(self, size: int, deadline: float) -> bytes:
         data = bytearray()
         while len(data) < size:

@@ -12,6 +12,8 @@ import sys
 
 from harness.evaluate.sandbox.protocol import HELLO, write_frame
 
+_NO_NEW_PRIVS, _SECCOMP, _FILTER = 38, 22, 2  # of <linux/prctl.h> and <linux/seccomp.h>
+
 
 def lower_limits(settings: str) -> None:
     """Lower the resource limits named in `settings`, such as `CPU=5,AS=1000`; none is ever raised."""
@@ -25,8 +27,35 @@ def lower_limits(settings: str) -> None:
         resource.setrlimit(kind, (value, top))
 
 
-def enter() -> tuple[int, int]:
+def forbid_calls(program: bytes) -> str:
+    """Install a seccomp filter for this process and all that it starts; what came of it, for the greeting.
+
+    Needed where the tool that starts the sandbox cannot do it. The other walls stand without it, so that a Python
+    without `ctypes` or a kernel without seccomp is reported, not refused.
+    """
+    try:
+        import ctypes
+    except ImportError:
+        return "no system call filter: this Python has no ctypes"
+    libc = ctypes.CDLL(None, use_errno=True)
+    code = ctypes.create_string_buffer(program, len(program))
+
+    class Filter(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_void_p))
+
+    told = Filter(len(program) // 8, ctypes.addressof(code))
+    if libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_SECCOMP, _FILTER, ctypes.byref(told), 0, 0):
+        return f"no system call filter: {os.strerror(ctypes.get_errno())}"
+    return "system call filter"
+
+
+def enter(later: str = "") -> tuple[int, int]:
     """Take over the channel from the standard streams, lower the limits and greet.
+
+    Reads the limits from the first argument and a filter in hexadecimal from the second, if there is one.
+
+    Args:
+        later: Name of a limit that is not lowered yet.
 
     Returns:
         The descriptors to read frames from and to write frames to; input, output and errors lead to `/dev/null`.
@@ -36,6 +65,9 @@ def enter() -> tuple[int, int]:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    lower_limits(sys.argv[1])
-    write_frame(sink, HELLO + b" Python " + sys.version.split()[0].encode())
+    lower_limits(",".join(part for part in sys.argv[1].split(",") if part.partition("=")[0] != later))
+    greeting = "Python " + sys.version.split()[0]
+    if sys.argv[2:]:
+        greeting += ", " + forbid_calls(bytes.fromhex(sys.argv[2]))
+    write_frame(sink, HELLO + b" " + greeting.encode())
     return source, sink

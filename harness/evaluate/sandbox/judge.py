@@ -12,13 +12,17 @@ import builtins
 import math  # noqa: F401 - loaded once here, so that the forked judges need not
 import os
 import random
+import sys
 import typing  # noqa: F401 - see `math`
 from typing import Any
 
-from harness.evaluate.sandbox.guest import enter
-from harness.evaluate.sandbox.protocol import WireError, decode, encode, read_frame, write_frame
+from harness.evaluate.sandbox.guest import enter, lower_limits
+from harness.evaluate.sandbox.protocol import UnsupportedValue, WireError, decode, encode, read_frame, write_frame
+from harness.evaluate.sandbox.stand_in import MissingFromStandIn
+from harness.evaluate.sandbox.suspicion import signs
 
 Verdict = tuple[str, str]
+_SIGXCPU = 24
 
 
 class CandidateError(Exception):
@@ -56,6 +60,8 @@ class Remote:
             raise self._end("gone")
         try:
             answer = decode(frame[1:])
+        except UnsupportedValue as error:
+            raise self._end("error:UnsupportedType", f"answered with a value that is {error}") from None
         except WireError as error:
             raise self._end("error:BadAnswer", str(error)) from None
         if type(answer) is not tuple or not answer or type(answer[0]) is not str:
@@ -139,6 +145,8 @@ def judge(job: tuple[str, str, str, str], remote: Remote) -> Verdict:
     try:
         names = _namespace(prompt, test)
         check = names["check"]
+    except MissingFromStandIn as error:
+        return ("bad_problem", str(error))
     except Exception as error:  # whatever the data set's own code raises makes the problem unusable
         return ("bad_problem", f"its test does not load: {type(error).__name__}: {error}")
     names[entry_point] = remote
@@ -148,6 +156,8 @@ def judge(job: tuple[str, str, str, str], remote: Remote) -> Verdict:
         check(remote)
     except _Ended as ended:
         return ended.verdict
+    except MissingFromStandIn as error:
+        return ("bad_problem", str(error))
     except MemoryError as error:
         return ("oom", str(error))
     except AssertionError as error:
@@ -164,19 +174,25 @@ def _fork_one(request: bytes, source: int, sink: int) -> None:
     if pid == 0:
         code = 1
         try:
-            status, detail = judge(decode(request), Remote(source, sink))
-            write_frame(sink, b"V" + encode((status, detail[:200])))
+            # Here, not at the start: the limit is meant for one test, and the process that forks serves thousands.
+            lower_limits(sys.argv[1])
+            job = decode(request)
+            status, detail = judge(job, Remote(source, sink))
+            write_frame(sink, b"V" + encode((status, detail[:200], signs(job[3]))))
             code = 0
         finally:
             os._exit(code)
     _, status_word = os.waitpid(pid, 0)
-    if status_word:
-        write_frame(sink, b"V" + encode(("error:JudgeDied", "the test ended its own process")))
+    if os.WIFSIGNALED(status_word) and os.WTERMSIG(status_word) == _SIGXCPU:
+        write_frame(sink, b"V" + encode(("timeout", "the test ran too long on the answers", [])))
+    elif status_word:
+        write_frame(sink, b"V" + encode(("error:JudgeDied", "the test ended its own process", [])))
 
 
 def main() -> None:
     """Judge one job per frame until the channel closes."""
-    source, sink = enter()
+    source, sink = enter(later="CPU")
+    sys.modules["numpy"] = sys.modules["harness.evaluate.sandbox.stand_in"]
     while True:
         try:
             request = read_frame(source)

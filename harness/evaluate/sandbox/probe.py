@@ -28,7 +28,7 @@ def _tool(name: str) -> str:
     found = shutil.which(name) or shutil.which(name, path=_PATH)
     if found is None:
         raise SandboxUnavailable(f"{name} is not installed")
-    return os.path.realpath(found) if name != "sh" else found
+    return os.path.realpath(found)
 
 
 def _output(argv: list[str], seconds: float) -> str:
@@ -66,8 +66,7 @@ def _container(name: str) -> Backend:
 def _unshare() -> Backend:
     if os.geteuid() != 0:
         raise SandboxUnavailable("unshare needs root")
-    tools = {name: _tool(name) for name in ("unshare", "sh", "mount", "umount", "pivot_root", "setpriv")}
-    return Unshare(tools, _mount_point(), find_interpreter(any_user=True))
+    return Unshare(_tool("unshare"), _mount_point(), find_interpreter(any_user=True))
 
 
 @functools.cache

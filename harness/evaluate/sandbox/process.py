@@ -10,15 +10,15 @@ import subprocess
 import time
 from pathlib import Path
 
-from harness.errors import InfrastructureError
-from harness.evaluate.sandbox.backends import Backend
+from harness.errors import SandboxError
+from harness.evaluate.sandbox.backends import FILTER_FD, Backend, Launch
 from harness.evaluate.sandbox.channel import Channel, ChannelClosed, ChannelMisuse, ChannelTimeout
 from harness.evaluate.sandbox.protocol import HELLO
 from harness.evaluate.sandbox.types import Limits
 
 _PACKAGE = "harness.evaluate.sandbox"
 _counter = itertools.count()
-
+_NEEDS = {"judge": ("suspicion", "stand_in")}
 
 # Compiles {name: source} from standard input to {name: code}; run by the very interpreter that will load the result.
 _COMPILE = (
@@ -29,7 +29,7 @@ _COMPILE = (
 
 
 @functools.cache
-def boot_source(role: str, executable: str | None) -> str:
+def boot_source(role: str, executable: str | None, first: str | None = None) -> str:
     """The program text that a sandboxed Python is started with.
 
     The sandbox sees no file of ours, so the modules travel in the command line, each under its own name, and compiled
@@ -37,10 +37,12 @@ def boot_source(role: str, executable: str | None) -> str:
 
     Args:
         role: Module whose `main` runs: `candidate` or `judge`.
+        first: Module whose `enter_root` takes the last argument off before.
         executable: The interpreter, if it can be run outside the sandbox, too; the modules are sent as text otherwise.
     """
     folder = Path(__file__).parent
-    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in ("protocol", "guest", role)}
+    names = ("protocol", *([first] if first else []), "guest", *_NEEDS.get(role, ()), role)
+    texts = {name: (folder / f"{name}.py").read_text(encoding="utf-8") for name in names}
     modules = repr(texts)
     if executable is not None:
         argv = [executable, "-I", "-S", "-c", _COMPILE]
@@ -52,8 +54,30 @@ def boot_source(role: str, executable: str | None) -> str:
         f"for name, code in {modules}.items():\n"
         f"    module = sys.modules[{_PACKAGE!r} + '.' + name] = type(sys)(name)\n"
         "    exec(code, module.__dict__)\n"
+        f"    if name == {first!r}:\n"
+        "        module.enter_root(bytes.fromhex(sys.argv.pop()))\n"
         "module.main()\n"
     )
+
+
+def _start(launch: Launch) -> subprocess.Popen[bytes]:
+    """Start the process; the filter waits for it in a pipe, which a few hundred bytes never fill."""
+    argv = launch.argv
+    inherited: tuple[int, ...] = ()
+    if launch.filter:
+        read_end, write_end = os.pipe()
+        os.write(write_end, launch.filter)
+        os.close(write_end)
+        inherited = (read_end,)
+        argv = tuple(str(read_end) if part == FILTER_FD else part for part in argv)
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(launch.env), bufsize=0, cwd="/", pass_fds=inherited
+        )
+    finally:
+        for fd in inherited:
+            os.close(fd)
 
 
 class Guest:
@@ -65,19 +89,18 @@ class Guest:
         limits: Lowered before anything foreign is loaded.
 
     Raises:
-        InfrastructureError: The sandbox does not start; no program has run then.
+        SandboxError: The sandbox does not start; no program has run then.
     """
 
     def __init__(self, backend: Backend, role: str, limits: Limits) -> None:
         tag = f"sparsebench-{os.getpid()}-{next(_counter)}"
-        self._launch = backend.launch(("-c", boot_source(role, backend.python), limits.as_argument()), limits, tag)
-        pipe = subprocess.PIPE
+        self._launch = backend.launch(
+            ("-c", boot_source(role, backend.python, backend.first), limits.as_argument()), limits, tag
+        )
         try:
-            self._process = subprocess.Popen(
-                self._launch.argv, stdin=pipe, stdout=pipe, stderr=pipe, env=dict(self._launch.env), bufsize=0, cwd="/"
-            )
+            self._process = _start(self._launch)
         except OSError as error:
-            raise InfrastructureError(f"sandbox {backend.name} does not start: {error}") from None
+            raise SandboxError(f"sandbox {backend.name} does not start: {error}") from None
         assert self._process.stdin is not None and self._process.stdout is not None
         self.channel = Channel(os.dup(self._process.stdout.fileno()), os.dup(self._process.stdin.fileno()))
         self._process.stdin.close()
@@ -87,8 +110,10 @@ class Guest:
         except (ChannelClosed, ChannelMisuse, ChannelTimeout):
             greeting = b""
         if not greeting.startswith(HELLO):
-            raise InfrastructureError(f"sandbox {backend.name} does not start: {self._reason()}")
+            raise SandboxError(f"sandbox {backend.name} does not start: {self._reason()}")
         self.greeting = greeting[len(HELLO) :].decode("ascii", "replace").strip()
+        if self._launch.filter:
+            self.greeting += ", system call filter"
 
     def _reason(self) -> str:
         self._process.kill()

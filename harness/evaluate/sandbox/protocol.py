@@ -13,8 +13,11 @@ TYPE_CHECKING = False  # importing typing takes longer than starting Python
 if TYPE_CHECKING:
     from typing import Any
 
-HELLO = b"sparsebench-sandbox 1"
+HELLO = b"sparsebench-sandbox 2"
 MAX_FRAME = 16 * 2**20
+# Each request to a candidate begins with so many random bytes, and its answer with the same: what a program wrote to
+# the channel of its own accord is told from an answer.
+TICKET = 8
 MAX_DEPTH = 64
 
 
@@ -39,7 +42,7 @@ def encode(value: Any) -> bytes:
     out: list[bytes] = []
     _put(value, out, 0)
     data = b"".join(out)
-    if len(data) > MAX_FRAME - 1:
+    if len(data) > MAX_FRAME - TICKET - 1:
         raise WireError("the value is too large")
     return data
 
@@ -101,13 +104,16 @@ def decode(data: bytes) -> Any:
     """Turn bytes into the value of plain built-in types that they encode; the bytes may be hostile.
 
     Raises:
+        UnsupportedValue: A set or a dict holds what plain values cannot hash.
         WireError: The bytes are not exactly one well-formed value.
     """
     try:
         value, end = _get(data, 0, 0)
     except WireError:
         raise
-    except (ValueError, IndexError, TypeError, OverflowError) as error:
+    except TypeError:  # honest code may make a list hashable, a plain one is not
+        raise UnsupportedValue("unhashable") from None
+    except (ValueError, IndexError, OverflowError) as error:
         raise WireError(f"not a value: {type(error).__name__}") from None
     if end != len(data):
         raise WireError("bytes after the value")

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 
-from harness.errors import ConfigError, InfrastructureError
+from harness.errors import ConfigError, SandboxError
 from harness.evaluate.sandbox.backends import Backend
 from harness.evaluate.sandbox.channel import ChannelClosed, ChannelMisuse, ChannelTimeout
 from harness.evaluate.sandbox.process import Guest
-from harness.evaluate.sandbox.protocol import WireError, decode, encode
+from harness.evaluate.sandbox.protocol import TICKET, WireError, decode, encode
 from harness.evaluate.sandbox.types import Job, Limits, SandboxInfo, Verdict
 from sparsify.progress import NullProgress, Progress
 
@@ -31,8 +31,16 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in plain)[:200]
 
 
+_FORGED = "writes to the result channel"
+
+
 class _Abandoned(Exception):
-    """A program ended without a verdict of the judge; carries the status."""
+    """A program ended without a verdict of the judge."""
+
+    def __init__(self, status: str, signs: Sequence[str] = ()) -> None:
+        super().__init__(status)
+        self.status = status
+        self.signs = list(signs)
 
 
 class _Slot:
@@ -52,7 +60,7 @@ class _Slot:
         """Judge one program.
 
         Raises:
-            InfrastructureError: The sandbox does not start or the judge dies.
+            SandboxError: The sandbox does not start or the judge dies.
             ConfigError: The problem's own test cannot be run.
         """
         if self._judge is None:
@@ -62,16 +70,18 @@ class _Slot:
         start = time.monotonic()
         candidate = Guest(self._backend, "candidate", self._limits)
         try:
-            status, detail = self._relay(self._judge, candidate, job)
+            status, detail, signs = self._relay(self._judge, candidate, job)
+            if candidate.channel.pending():
+                signs.append(_FORGED)
         except _Abandoned as abandoned:
-            status, detail = str(abandoned), ""
+            status, detail, signs = abandoned.status, "", abandoned.signs
         finally:
             candidate.close()
         if status == "bad_problem":
             raise ConfigError(f"problem {job.problem.task_id}: {clean(detail)}; correct or remove it")
-        return Verdict(clean(status), clean(detail), time.monotonic() - start)
+        return _verdict(status, detail, signs, time.monotonic() - start)
 
-    def _relay(self, judge: Guest, candidate: Guest, job: Job) -> tuple[str, str]:
+    def _relay(self, judge: Guest, candidate: Guest, job: Job) -> tuple[str, str, list[str]]:
         deadline = time.monotonic() + self._limits.wall_seconds
         problem = job.problem
         request = encode((problem.prompt, problem.test, problem.entry_point, job.program))
@@ -81,9 +91,7 @@ class _Slot:
             while frame[:1] == b"C":
                 judge.channel.send(b"R" + self._ask(judge, candidate, frame[1:], deadline), deadline)
                 frame = judge.channel.receive(deadline)
-            if frame[:1] != b"V":
-                raise ChannelMisuse
-            status, detail = decode(frame[1:])
+            return _read_verdict(frame)
         except ChannelTimeout:  # the test itself runs on and on with what the candidate answered
             self.close()
             raise _Abandoned("timeout") from None
@@ -92,8 +100,7 @@ class _Slot:
             raise _Abandoned("error:JudgeDied") from None
         except ChannelClosed:
             self.close()
-            raise InfrastructureError("sandbox: the judge process died; is the machine out of memory?") from None
-        return str(status), str(detail)
+            raise SandboxError("sandbox: the judge process died; is the machine out of memory?") from None
 
     def _ask(self, judge: Guest, candidate: Guest, request: bytes, deadline: float) -> bytes:
         """Pass one request to the candidate.
@@ -101,21 +108,52 @@ class _Slot:
         Raises:
             _Abandoned: No answer came; the judge has been told and is ready for the next job.
         """
+        ticket = os.urandom(TICKET)
+        signs = []
         try:
-            candidate.channel.send(request, deadline)
-            return candidate.channel.receive(deadline)
+            candidate.channel.send(ticket + request, deadline)
+            answer = candidate.channel.receive(deadline)
+            if answer[:TICKET] == ticket:
+                return answer[TICKET:]
+            status = "error:BadAnswer"
+            signs.append(_FORGED)
         except ChannelTimeout:
             status = "timeout"
         except ChannelMisuse:
             status = "error:BadAnswer"
+            signs.append(_FORGED)
         except ChannelClosed:
             status = _ending(candidate.wait(_GRACE))
         try:
             judge.channel.send(b"X", time.monotonic() + _GRACE)
-            judge.channel.receive(time.monotonic() + _GRACE)
-        except (ChannelClosed, ChannelMisuse, ChannelTimeout):
+            signs += _read_verdict(judge.channel.receive(time.monotonic() + _GRACE))[2]
+        except (ChannelClosed, ChannelMisuse, ChannelTimeout, WireError):
             self.close()
-        raise _Abandoned(status)
+        raise _Abandoned(status, signs)
+
+
+def _read_verdict(frame: bytes) -> tuple[str, str, list[str]]:
+    """Status, detail and signs of cheating as the judge states them.
+
+    Raises:
+        ChannelMisuse: It is no verdict.
+        WireError: It is no value.
+    """
+    if frame[:1] != b"V":
+        raise ChannelMisuse
+    value = decode(frame[1:])
+    if type(value) is not tuple or len(value) != 3 or type(value[2]) is not list:
+        raise ChannelMisuse
+    return str(value[0]), str(value[1]), [str(sign) for sign in value[2]]
+
+
+def _verdict(status: str, detail: str, signs: Sequence[str], seconds: float) -> Verdict:
+    """The verdict; whatever the tests said, a program with a sign of cheating has not passed."""
+    if status == "error:BadAnswer" and _FORGED not in signs:
+        signs = [*signs, _FORGED]
+    if not signs:
+        return Verdict(clean(status), clean(detail), seconds)
+    return Verdict("suspicious", clean(f"{'; '.join(signs)}; its tests: {status} {detail}"), seconds, clean(status))
 
 
 def _ending(exit_status: int | None) -> str:
@@ -152,7 +190,7 @@ class Sandbox:
         """Judge programs; the verdicts come in the order of `jobs`, equal jobs are run once.
 
         Raises:
-            InfrastructureError: The sandbox failed; no program is scored for that.
+            SandboxError: The sandbox failed; no program is scored for that.
             ConfigError: A problem's own test cannot be run.
         """
         progress = progress or NullProgress()

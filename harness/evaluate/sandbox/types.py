@@ -3,8 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 MIB = 2**20
+
+Kind = Literal[
+    "passed",
+    "failed_assert",
+    "error",
+    "syntax_error",
+    "timeout",
+    "oom",
+    "killed",
+    "suspicious",
+    "extract_failed",
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+def kind_of(status: str) -> Kind:
+    """The kind of a status: `error` for every `error:<Type>`, the status itself otherwise.
+
+    There is no kind for a sandbox that fails: that raises `SandboxError`, and nothing is scored.
+
+    Raises:
+        ValueError: No verdict has this status.
+    """
+    for kind in KINDS:
+        if status == kind or (kind == "error" and status.startswith("error:")):
+            return kind
+    raise ValueError(f"no verdict has the status {status!r}")
 
 
 @dataclass(frozen=True)
@@ -58,7 +86,7 @@ class Limits:
         """The limits as the sandboxed processes read them, `NAME=value` by `RLIMIT_NAME`."""
         return (
             f"CPU={self.cpu_seconds},AS={self.memory_bytes},FSIZE={self.file_bytes},"
-            f"NPROC={self.processes},NOFILE=64,CORE=0"
+            f"NPROC={self.processes},NOFILE=64,CORE=0,MEMLOCK={MIB}"
         )
 
 
@@ -80,14 +108,17 @@ class Verdict:
     """What became of one program.
 
     Attributes:
-        status: `passed`, `failed_assert`, `error:<Type>`, `syntax_error`, `timeout`, `oom` or `killed`.
-        detail: The message of the exception, at most 200 printable ASCII characters; untrusted text.
+        status: `passed`, `failed_assert`, `error:<Type>`, `syntax_error`, `timeout`, `oom`, `killed` or `suspicious`:
+            it did what only a cheat does, and counts as not passed whatever its tests said.
+        detail: The message of the exception, or what was suspicious; at most 200 printable ASCII characters, untrusted.
         seconds: Wall time from the start of its sandbox to the verdict.
+        outcome: What the tests of a suspicious program said, a status; empty for all others.
     """
 
     status: str
     detail: str
     seconds: float
+    outcome: str = ""
 
     @property
     def passed(self) -> bool:
