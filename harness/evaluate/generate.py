@@ -66,6 +66,7 @@ def _complete(
             max_new_tokens=prompt.max_new_tokens,
             stop=prompt.stop,
             temperature=settings.temperature,
+            top_p=settings.top_p,
             seed=_seed(settings, prompt),
         )
         for prompt in batch
