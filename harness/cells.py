@@ -190,12 +190,13 @@ def _score(
 
 
 def _score_code(cell: Cell, items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
-    from harness.evaluate.code import CodeSample, pass_rates, score_completions
+    from harness.evaluate.code import CodeSample, limited, pass_rates, score_completions
     from harness.evaluate.sandbox import open_sandbox
     from harness.evaluate.verdicts import KnownVerdicts
 
     answered = [index for index, row in enumerate(rows) if row.status in ("ok", "truncated_output")]
-    sandbox = open_sandbox(workers=1)
+    preset = cell.plan.suite.preset(cell.plan.preset)
+    sandbox = limited(open_sandbox(workers=1), preset)
     samples = [CodeSample(items[i].item_id, items[i].doc, output) for i in answered for output in rows[i].outputs]
     known = KnownVerdicts(cell.layout.verdicts, f"{cell.variant}.{cell.plan.name}")
     extract = scorer("code", cell.plan.preset).extract
@@ -203,9 +204,8 @@ def _score_code(cell: Cell, items: Sequence[Item], rows: Sequence[GenRow]) -> li
     passed: dict[str, list[bool]] = defaultdict(list)
     for result in results:
         passed[result.item_id].append(result.passed)
-    asked = cell.plan.suite.preset(cell.plan.preset).samples
     # What could not be asked failed as often as it should have been asked.
-    return [dict(pass_rates(passed.get(item.item_id, [False] * asked))) for item in items]
+    return [dict(pass_rates(passed.get(item.item_id, [False] * preset.samples))) for item in items]
 
 
 def _events(plan: SuitePlan) -> list[dict[str, str]]:

@@ -35,7 +35,8 @@ app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |
 )
 
 _SUITES_HELP = (
-    "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge; repeatable."
+    "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "
+    "repeatable; `sparsebench suites` tells more."
 )
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the run leaves.")]
 DataDir = Annotated[

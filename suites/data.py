@@ -218,7 +218,7 @@ def load_fewshot(suite: Suite, preset: str, *, data_dir: Path | None = None) -> 
     docs = _full(suite, preset, full.fewshot.split, full.fewshot.local, data_dir)
     if len(docs) < chosen.num_fewshot:
         raise SuiteError(f"{suite.name}: {len(docs)} training rows, but preset {preset} needs {chosen.num_fewshot}")
-    return docs if chosen.fewshot == "sampled" else docs[: chosen.num_fewshot]
+    return docs if chosen.fewshot == "stock" else docs[: chosen.num_fewshot]
 
 
 def data_events(suite: Suite, preset: str, data_dir: Path | None) -> list[dict[str, str]]:

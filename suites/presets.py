@@ -70,8 +70,8 @@ class Preset(Strict):
     Attributes:
         data: `pocket` (generated, offline) or `full` (the real benchmark).
         num_fewshot: Worked examples before the question.
-        fewshot: Which examples: the `first` rows of the training data, rows `sampled` from all of it by lm-eval's own
-            sampler and seed, or those that stand in lm-eval's `task` file.
+        fewshot: Which examples: the `first` rows of the training data, those that lm-eval's own sampler takes from all
+            of it (`stock`), or those that stand in lm-eval's `task` file.
         max_new_tokens: Upper limit of generated tokens per turn; 0 where nothing is generated.
         stop: Texts that end an answer; they are not part of it.
         samples: Answers per item; more than one need a temperature.
@@ -85,6 +85,8 @@ class Preset(Strict):
         full: The preset's own data; None takes the suite's.
         rows: How the preset's own data is read, a name of `suites.rows.NORMALISE`; None reads it as the suite does.
         scoring: Module beside the preset's file that scores it; None takes the suite's `scoring.py`.
+        wall_seconds: How long one program may run with its tests, for code; None keeps the sandbox's own limit.
+        cpu_seconds: Processor time of one program, for code; None keeps the sandbox's own limit.
         protocol: What is done, in a sentence.
         source: Where the protocol comes from.
         file: The preset's own file; None for one that stands in `suite.yaml`.
@@ -92,7 +94,7 @@ class Preset(Strict):
 
     data: Literal["pocket", "full"]
     num_fewshot: int = Field(default=0, ge=0)
-    fewshot: Literal["first", "sampled", "task"] = "first"
+    fewshot: Literal["first", "stock", "task"] = "first"
     max_new_tokens: int = Field(default=0, ge=0)
     stop: tuple[str, ...] = ()
     samples: int = Field(default=1, ge=1)
@@ -106,6 +108,8 @@ class Preset(Strict):
     full: FullData | None = None
     rows: str | None = None
     scoring: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9_]*$")
+    wall_seconds: float | None = Field(default=None, gt=0)
+    cpu_seconds: int | None = Field(default=None, gt=0)
     protocol: str = ""
     source: str = ""
     file: Path | None = None

@@ -36,7 +36,7 @@ SUITES = ("chat", "instruct", "code", "gsm8k", "summarization")
 """The five skills."""
 ZEROSHOT = ("piqa", "winogrande", "hellaswag", "arc_easy", "arc_challenge")
 """The zero-shot tasks of SliceGPT's tables (2401.15024, section 4): real data only, the likeliest choice is taken."""
-ALL_SUITES = SUITES + ZEROSHOT
+ALL_SUITES = (*SUITES, *ZEROSHOT, "mmlu")
 ROOT = Path(__file__).parent
 
 
@@ -53,6 +53,7 @@ class Suite(Strict):
         prompt: `chat` renders each prompt as a user turn of the model's template, `raw` is plain completion.
         kind: `generate` asks for an answer, `choice` for the log-likelihood of each of several.
         lm_eval: File of lm-eval's own task, below its `tasks` folder; such a suite has no `task.yaml`.
+        by: Field of the items that completes the name `lm_eval`, where each of its values has a task of its own.
         presets: The ways to run it, by name: those of `suite.yaml`, then those of `presets/*.yaml`.
         full: The real benchmark's data; None if there is only pocket data.
         path: The suite's folder.
@@ -67,6 +68,7 @@ class Suite(Strict):
     prompt: Literal["chat", "raw"] = "chat"
     kind: Literal["generate", "choice"] = "generate"
     lm_eval: str | None = None
+    by: str | None = None
     presets: dict[str, Preset] = Field(min_length=1)
     full: FullData | None = None
     path: Path
@@ -107,9 +109,24 @@ class Suite(Strict):
         path = self.path / "task.yaml" if self.lm_eval is None else _lm_eval_tasks() / self.lm_eval
         return path if path.is_file() else None
 
-    def task_of(self, preset: Preset) -> Path | None:
-        """The lm-eval task of a preset: lm-eval's own where the preset names it, else the suite's."""
-        return self.task_file if preset.lm_eval is None else _lm_eval_tasks() / preset.lm_eval
+    def task_of(self, preset: Preset, part: str | None = None) -> Path | None:
+        """The lm-eval task of a preset: lm-eval's own where the preset names it, else the suite's.
+
+        Args:
+            preset: One of the suite's presets.
+            part: The value of the field `by` whose task is wanted.
+
+        Raises:
+            SuiteError: lm-eval has no task for that part.
+        """
+        if preset.lm_eval is not None:
+            return _lm_eval_tasks() / preset.lm_eval
+        if self.lm_eval is None or self.by is None:
+            return self.task_file
+        path = _lm_eval_tasks() / self.lm_eval.format(**{self.by: part})
+        if not path.is_file():
+            raise SuiteError(f"suite {self.name}: lm-eval has no task for {self.by} {part!r}; correct the data file")
+        return path
 
 
 def _lm_eval_tasks() -> Path:
@@ -175,6 +192,8 @@ def suite_hash(suite: Suite, preset: str | None = None) -> str:
         files.append(ROOT / "multiple_choice.py")
     if suite.lm_eval is not None and suite.task_file is not None:
         files += sorted(suite.task_file.parent.iterdir())
+    if suite.lm_eval is not None and suite.by is not None:
+        files += sorted((_lm_eval_tasks() / suite.lm_eval).parent.iterdir())
     chosen = suite.preset(preset) if preset is not None else None
     if chosen is not None and chosen.file is not None:
         files.append(chosen.file)
@@ -184,7 +203,7 @@ def suite_hash(suite: Suite, preset: str | None = None) -> str:
             files.append(task)
     digest = hashlib.sha256()
     for file in files:
-        if file.suffix in {".yaml", ".py"}:
+        if file.suffix in {".yaml", ".py"} or (suite.by is not None and file.name.endswith("_yaml")):
             data = file.read_bytes()
             digest.update(f"{file.name}\0{len(data)}\0".encode())
             digest.update(data)

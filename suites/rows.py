@@ -215,6 +215,16 @@ def arc(row: Row) -> dict[str, Any]:
     return {**doc, "answerKey": key, "gold": labels.index(key)}
 
 
+def mmlu(row: Row) -> dict[str, Any]:
+    """MMLU: `question`, `subject`, four `choices`, and `answer`, 0 to 3."""
+    choices = [str(choice) for choice in row.get("choices") or ()]
+    if len(choices) != 4:
+        raise ValueError("field choices is missing or has not four texts")
+    gold = _gold(row.get("answer"), "answer", 4)
+    asked = {"question": _text(row, "question"), "subject": _text(row, "subject"), "choices": choices}
+    return {**asked, "answer": gold, "gold": gold}
+
+
 NORMALISE: dict[str, Callable[[Row], dict[str, Any]]] = {
     "gsm8k": gsm8k,
     "code": code,
@@ -229,5 +239,6 @@ NORMALISE: dict[str, Callable[[Row], dict[str, Any]]] = {
     "hellaswag": hellaswag,
     "arc_easy": arc,
     "arc_challenge": arc,
+    "mmlu": mmlu,
 }
 """Per suite: raises ValueError, naming the field, when a row cannot be used."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from suites.data import PACKAGED, file_sha256, kind_of, packaged_file, read_file
 from suites.errors import SuiteError
-from suites.registry import ALL_SUITES, ZEROSHOT, FullData, LocalFile, load_suite
+from suites.registry import ALL_SUITES, SUITES, FullData, LocalFile, load_suite
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def verify(data_dir: Path | None) -> list[DataStatus]:
     statuses = []
     for name in ALL_SUITES:
         full = load_suite(name).full
-        if name in ZEROSHOT and not _given(full, data_dir):
+        if name not in SUITES and not _given(full, data_dir):
             continue  # they are no part of the five skills: only what is there is checked
         files = [(full.local, full.split)] if full else []
         if full is not None and full.fewshot is not None:

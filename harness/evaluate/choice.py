@@ -42,14 +42,15 @@ def weigh_choices(
     """
     from harness.evaluate.lm import build_task, encode_pair, render
 
-    task = build_task(suite, preset, items, fewshot)
     asked: dict[str, tuple[str, int, str, Any]] = {}
     of_item: dict[str, list[str]] = defaultdict(list)
-    for instance in render(task, chat=False):
-        item_id = str(instance.doc["item_id"])
-        request_id = f"{item_id}#{instance.idx}"
-        asked[request_id] = (item_id, instance.idx, task.doc_to_choice(instance.doc)[instance.idx], instance.args)
-        of_item[item_id].append(request_id)
+    for part, examples in parts(suite, items, fewshot):
+        task = build_task(suite, preset, part, examples)
+        for instance in render(task, chat=False):
+            item_id = str(instance.doc["item_id"])
+            request_id = f"{item_id}#{instance.idx}"
+            asked[request_id] = (item_id, instance.idx, task.doc_to_choice(instance.doc)[instance.idx], instance.args)
+            of_item[item_id].append(request_id)
     pairs = {name: encode_pair(engine, *args) for name, (_, _, _, args) in asked.items()}
     order = sorted(asked, key=lambda name: (-sum(map(len, pairs[name])), name))
     for start in range(0, len(order), settings.batch_size):
@@ -66,6 +67,18 @@ def weigh_choices(
             journal.append([rows[name] for name in missing])
         progress.update(min(start + len(batch), len(order)), len(order))
     return [gather(item.item_id, of_item[item.item_id], journal) for item in items]
+
+
+def parts(
+    suite: Suite, items: Sequence[Item], fewshot: Sequence[Mapping[str, Any]]
+) -> list[tuple[list[Item], list[Mapping[str, Any]]]]:
+    """Items and worked examples of each task of a suite: all together, or by the field that tells its tasks apart."""
+    if suite.by is None:
+        return [(list(items), list(fewshot))]
+    groups: dict[Any, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.doc[suite.by]].append(item)
+    return [(group, [doc for doc in fewshot if doc[suite.by] == value]) for value, group in groups.items()]
 
 
 def _row(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.evaluate.sandbox import Job, Problem, Sandbox
 from harness.evaluate.verdicts import KnownVerdicts
 from sparsify.progress import Progress
 from suites.code.scoring import extract as extract_program
+from suites.registry import Preset
 
 Extract = Callable[[Mapping[str, Any], str], str | None]
 PASS_AT = (1, 10, 100)
@@ -59,6 +60,15 @@ class CodeResult:
 def as_problem(name: str, doc: Mapping[str, Any]) -> Problem:
     """A document in HumanEval's form as the sandbox takes it."""
     return Problem(name, str(doc["prompt"]), str(doc["test"]), str(doc["entry_point"]))
+
+
+def limited(sandbox: Sandbox, preset: Preset) -> Sandbox:
+    """The sandbox with the time that a preset's programs are given."""
+    limits = sandbox.limits
+    wall, cpu = preset.wall_seconds or limits.wall_seconds, preset.cpu_seconds or limits.cpu_seconds
+    if (wall, cpu) == (limits.wall_seconds, limits.cpu_seconds):
+        return sandbox
+    return sandbox.with_limits(replace(limits, wall_seconds=wall, cpu_seconds=cpu))
 
 
 def score_completions(

@@ -52,7 +52,7 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
     Args:
         suite: The suite.
         preset: One of its presets; the suite has a `task.yaml`, or the preset says what is asked.
-        items: The items, in order.
+        items: The items, in order; of one part where the suite has a task for each.
         fewshot: The preset's worked examples (`suites.data.load_fewshot`).
 
     Raises:
@@ -66,7 +66,8 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
 
     from suites.stock import fewshot_rows, item_rows
 
-    file = suite.task_of(preset)
+    part = str(items[0].doc[suite.by]) if items and suite.by is not None else None
+    file = suite.task_of(preset, part)
     if file is None and preset.text is None:
         raise SuiteError(f"suite {suite.name} has no task.yaml, so lm-eval cannot render its prompts")
     if not items:
@@ -86,7 +87,8 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
     with _quiet():
         config = load_yaml(file, resolve_func=True) if file is not None else _own_task(suite)
         if suite.kind == "choice":
-            config |= {"test_split": "test", "validation_split": None, "training_split": None, "fewshot_split": None}
+            config |= {"test_split": "test", "validation_split": None, "training_split": None}
+            config["fewshot_split"] = "train" if preset.num_fewshot else None
         if preset.text is not None:
             config |= {"doc_to_text": preset.text, "target_delimiter": preset.target_delimiter}
         if preset.target is not None:

@@ -150,7 +150,7 @@ def _score_texts(
 def _score_code(
     request: Request, suite: Suite, preset: str, form: Format, answers: Sequence[Answer], absent: Sequence[Item]
 ) -> Scored:
-    from harness.evaluate.code import as_problem, pass_rates
+    from harness.evaluate.code import as_problem, limited, pass_rates
     from harness.evaluate.sandbox import Job, open_sandbox, preflight
     from harness.score.programs import judge
 
@@ -163,6 +163,7 @@ def _score_code(
     }
     sandbox = open_sandbox()
     preflight(sandbox)
+    sandbox = limited(sandbox, suite.preset(preset))
     with Phase("programs", len(jobs), quiet=request.quiet) as phase:
         judged = judge(list(jobs.values()), sandbox=sandbox, journal=request.out / "journal.jsonl", progress=phase)
     by_index = dict(zip(jobs, judged, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.engines.base import Completion
+from harness.errors import SandboxUnavailable
 from harness.evaluate.lm import build_task, render
 from harness.evaluate.plan import ChatText, GenSettings
+from harness.evaluate.sandbox import open_sandbox
 from harness.evaluate.suite import request_ids
+from sparsify.progress import NullProgress
 from suites.data import Item, load_fewshot, load_items
+from suites.errors import SuiteError
 from suites.registry import load_suite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -201,3 +207,92 @@ def test_dialogsum_has_three_references() -> None:
     items = load_items(load_suite("summarization"), "dialogsum", data_dir=DATA)
     assert len(items) == 500 and {len(item.doc["highlights"]) for item in items} == {3}
     assert items[0].doc["id"] == "test_0"
+
+
+MMLU = [
+    {"question": f" What is {i}? ", "subject": subject, "choices": [f"{i}{c}" for c in "abcd"], "answer": i % 4}
+    for i in range(7)
+    for subject in ("anatomy", "high_school_us_history", "econometrics")
+]
+
+
+@pytest.mark.parametrize("preset", ["0shot", "5shot"])
+def test_mmlu_asks_by_the_task_of_each_subject(preset: str, tmp_path: Path) -> None:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    from harness.evaluate.choice import parts
+
+    (tmp_path / "mmlu").mkdir()
+    for split, rows in (("test", MMLU), ("dev", MMLU[::-1])):
+        (tmp_path / "mmlu" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = load_suite("mmlu")
+    items, fewshot = load_items(suite, preset, data_dir=tmp_path), load_fewshot(suite, preset, data_dir=tmp_path)
+    assert {item.cluster for item in items} == {row["subject"] for row in MMLU}
+    groups = parts(suite, items, fewshot)
+    assert sum(len(group) for group, _ in groups) == len(MMLU) and len(groups) == 3
+    for group, examples in groups:
+        subject = group[0].doc["subject"]
+        config = load_yaml(TASKS / "mmlu" / "default" / f"mmlu_{subject}.yaml", resolve_func=True)
+        config["num_fewshot"] = suite.preset(preset).num_fewshot
+        rows = {"test": [row for row in MMLU if row["subject"] == subject]}
+        rows["dev"] = [row for row in MMLU[::-1] if row["subject"] == subject]
+        task = stock(config, rows, n=99)
+        ours = render(build_task(suite, suite.preset(preset), group, examples), chat=False)
+        assert [request.args for request in ours] == [request.args for request in task.instances]
+        assert ours[0].args[0].startswith("The following are multiple choice questions (with answers) about")
+        assert ours[0].args[0].count("Answer:") == 1 + config["num_fewshot"] and len(ours) == 4 * len(group)
+    with pytest.raises(SuiteError, match="no task for subject 'cooking'"):
+        suite.task_of(suite.preset(preset), "cooking")
+
+
+class _Scripted:
+    """An engine that solves every problem for odd seeds only, and remembers what it was asked."""
+
+    name, context_length = "scripted", 10_000
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        self.answers, self.requests = answers, []
+
+    def encode(self, text: str | None = None, *, chat: Any = None) -> list[int]:
+        return [len(str(text or chat))]
+
+    def generate_batch(self, requests: Any) -> list[Completion]:
+        self.requests += requests
+        answer = self.answers
+        return [
+            Completion(
+                r.request_id, answer[r.request_id.split("~")[0]] if r.seed % 2 else "    return 1\n", 1, 1, "stop", 0.0
+            )
+            for r in requests
+        ]
+
+
+@real_data
+def test_fifty_samples_become_one_paired_item(tmp_path: Path) -> None:
+    from harness.cells import Cell, plan_suites, run_cell
+    from harness.layout import Layout
+    from harness.records import read_samples
+    from harness.study import parse_study
+
+    try:
+        open_sandbox()
+    except SandboxUnavailable as error:
+        pytest.skip(str(error))
+    body = {"name": "s", "variants": {"m": {"path": "x"}}, "suites": {"code": {"preset": "n50", "n": 2}}}
+    plan = plan_suites(parse_study(body, where="test"), DATA)["code"]
+    assert plan.requests() == 100 and (plan.settings.temperature, plan.settings.top_p) == (0.2, 0.95)
+    cell = Cell("m", plan, "scripted/float32", Layout(tmp_path))
+    model = tmp_path / "variants" / "m"
+    engine = _Scripted({item.item_id: item.doc["canonical_solution"] for item in plan.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.cells.model_fingerprint", lambda directory: {"weights": "w"})
+        run_cell(cell, engine, sandbox_refusal=None, progress=NullProgress())
+    assert not model.exists()
+    rows = read_samples(cell.layout.samples("m", "code"))
+    assert [len(row.outputs) for row in rows] == [50, 50] and len({r.seed for r in engine.requests}) == 100
+    assert {(r.temperature, r.top_p) for r in engine.requests} == {(0.2, 0.95)}
+    for row in rows:
+        right = sum("return 1\n" not in output for output in row.outputs)
+        assert 10 < right < 40
+        assert row.scores["pass@1"] == pytest.approx(right / 50)
+        assert row.scores["pass@10"] == pytest.approx(1 - math.comb(50 - right, 10) / math.comb(50, 10))

@@ -91,32 +91,31 @@ def human_eval(data: Path, n: int | None) -> list[Agreement]:
     return [found]
 
 
-def _plain(source: str) -> bool:
-    """Whether a harmless program and its tests, in one process, end well."""
-    try:
-        done = subprocess.run([sys.executable, "-"], input=source.encode(), capture_output=True, timeout=60)
-    except subprocess.TimeoutExpired:
-        return False
+def _plain(source: str, cpu_seconds: int) -> bool:
+    """Whether a harmless program and its tests, in one process, end well within the processor time of the sandbox."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_CPU, ({cpu_seconds}, {cpu_seconds}))\n"
+    done = subprocess.run([sys.executable, "-"], input=(limit + source).encode(), capture_output=True)
     return done.returncode == 0
 
 
 def _in_one_process(
     preset: str, scorer: str, data: Path, n: int | None, source: Callable[[dict[str, Any], str], str]
 ) -> Agreement:
-    from harness.evaluate.code import as_problem
+    from harness.evaluate.code import as_problem, limited
     from harness.evaluate.sandbox import Job, open_sandbox
     from suites.data import load_items
     from suites.registry import load_suite
 
-    found = Agreement(scorer, "program and tests in one process, as code_eval runs them")
+    found = Agreement(scorer, "program and tests in one process, as code_eval runs them, same processor time")
     items = load_items(load_suite("code"), preset, n=n, data_dir=data)
     cases = []
     for index, item in enumerate(items):
         whole = item.doc["code"] if "code" in item.doc else item.doc["prompt"] + item.doc["canonical_solution"]
         cases += [(item.doc, program) for program in (whole, *changed(whole, 1, index))]
-    verdicts = open_sandbox().run([Job(as_problem(doc["task_id"], doc), program) for doc, program in cases])
+    sandbox = limited(open_sandbox(), load_suite("code").preset(preset))
+    verdicts = sandbox.run([Job(as_problem(doc["task_id"], doc), program) for doc, program in cases])
     for (doc, program), verdict in zip(cases, verdicts, strict=True):
-        theirs = _plain(source(doc, program))
+        theirs = _plain(source(doc, program), sandbox.limits.cpu_seconds)
         found.add(f"{doc['task_id']} ({verdict.status})", verdict.passed, theirs, positive=theirs)
     return found
 
