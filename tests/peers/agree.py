@@ -59,8 +59,8 @@ class Agreement:
     def add(self, name: str, ours: Any, theirs: Any, *, positive: bool) -> None:
         """Count one verdict."""
         self.n += 1
-        self.agreeing += ours == theirs
-        self.positive += positive
+        self.agreeing += bool(ours == theirs)
+        self.positive += bool(positive)
         if ours != theirs and len(self.differing) < 20:
             self.differing.append(f"{name}: ours {ours}, official {theirs}")
 
