@@ -46,7 +46,10 @@ def score(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")] = False,
 ) -> None:
     """Score answers that someone else generated, item by item."""
+    import importlib
+
     from harness.errors import ConfigError
+    from harness.score.formats import SCORERS
     from harness.score.run import Request, score_file
 
     if missing not in ("error", "wrong", "exclude"):
@@ -64,12 +67,16 @@ def score(
         k=tuple(k or (1, 10, 100)),
         quiet=quiet,
     )
-    summary = score_file(request)
-    for event in summary.events:
-        print(f"sparsebench: {event['kind']}: {event['where']}: {event['detail']}", file=sys.stderr)
+    if suite in SCORERS:
+        module, _, function = SCORERS[suite].partition(":")
+        told: str = getattr(importlib.import_module(module), function)(request)
+    else:
+        summary = score_file(request)
+        for event in summary.events:
+            print(f"sparsebench: {event['kind']}: {event['where']}: {event['detail']}", file=sys.stderr)
+        told = table(summary)
     if not quiet:
-        print(table(summary), end="")
-        print(f"{out}/verdicts.jsonl, {out}/summary.json")
+        print(f"{told}{out}/verdicts.jsonl, {out}/summary.json")
 
 
 def table(summary: ScoreSummary) -> str:

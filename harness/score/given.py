@@ -84,7 +84,7 @@ def _constant(name: str) -> NoReturn:
 
 def _object(path: Path, where: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise ConfigError(f"{path} {where}: a {type(value).__name__} where a JSON object is needed; correct the row")
+        raise ConfigError(f"{path} {where}: found {type(value).__name__}, not a JSON object; correct the row")
     return value
 
 

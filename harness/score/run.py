@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from harness.records import write_json_atomic, write_text_atomic
 from harness.score.answers import Answer, Format, find_format, match
 from harness.score.data import ScoreData, default_preset, load_data
 from harness.score.estimates import Values, estimates
-from harness.score.formats import FORMATS, SCORERS
+from harness.score.formats import FORMATS
 from harness.score.given import GivenFile, read_given
 from harness.score.record import FileInfo, Missing, MissingItems, ScoreSummary, Verdict
 from suites.data import Item
@@ -70,7 +69,19 @@ class Scored:
     values: Mapping[str, Values]
     nothing: Mapping[str, Values]
     events: Sequence[dict[str, str]] = ()
-    sandbox: dict[str, Any] | None = field(default=None)
+    sandbox: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A request with all that it stands for."""
+
+    request: Request
+    suite: Suite
+    preset: str
+    given: GivenFile
+    data: ScoreData
+    form: Format
 
 
 def score_file(request: Request) -> ScoreSummary:
@@ -84,22 +95,17 @@ def score_file(request: Request) -> ScoreSummary:
     suite = load_suite(request.suite)
     preset = request.preset or default_preset(suite)
     suite.preset(preset)
-    given = read_given(request.file)
-    data = load_data(suite, preset, file=request.problems, data_dir=request.data_dir, n=request.n)
-    if suite.name in SCORERS:
-        module, _, function = SCORERS[suite.name].partition(":")
-        summary: ScoreSummary = getattr(importlib.import_module(module), function)(request, given, data)
-        return summary
     if suite.name not in FORMATS:
         raise ConfigError(f"no file of answers is known for suite {suite.name}; choose one of {', '.join(FORMATS)}")
+    given = read_given(request.file)
+    data = load_data(suite, preset, file=request.problems, data_dir=request.data_dir, n=request.n)
     form = find_format(given, FORMATS[suite.name], suite.name, request.form)
     answers = match(given, form, data.items)
     absent = _absent(answers, data.items)
     if absent and request.missing == "error":
         raise ConfigError(_told(request.file, absent, data, form))
-    score = _score_code if suite.name == "code" else _score_texts
-    scored = score(request, suite, preset, form, answers, absent)
-    return write(request, suite, preset, given=given, data=data, form=form.name, scored=scored)
+    job = _Job(request, suite, preset, given, data, form)
+    return _write(job, (_score_code if suite.name == "code" else _score_texts)(job, answers, absent))
 
 
 def _absent(answers: Sequence[Answer], items: Sequence[Item]) -> list[Item]:
@@ -121,40 +127,39 @@ def _told(file: Path, absent: Sequence[Item], data: ScoreData, form: Format) -> 
     )
 
 
-def _score_texts(
-    request: Request, suite: Suite, preset: str, form: Format, answers: Sequence[Answer], absent: Sequence[Item]
-) -> Scored:
-    module = scorer(suite.name, preset)
+def _score_texts(job: _Job, answers: Sequence[Answer], absent: Sequence[Item]) -> Scored:
+    module = scorer(job.suite.name, job.preset)
     judge = getattr(module, "scorable", lambda doc: None)
     verdicts: list[Verdict] = []
     values: dict[str, Values] = {}
-    with Phase("scoring", len(answers), quiet=request.quiet) as phase:
+    with Phase("scoring", len(answers), quiet=job.request.quiet) as phase:
         for done, answer in enumerate(answers, 1):
             item = answer.item
             if answer.sample:
-                raise ConfigError(f"{request.file} row {answer.line}: several answers to one item; give one an item")
+                raise ConfigError(
+                    f"{job.request.file} row {answer.line}: several answers to one item; give one an item"
+                )
             if (why := judge(item.doc)) is not None:
                 raise ConfigError(f"item {item.item_id} cannot be scored: {why}")
             found: dict[str, float | list[float]] = module.score(item.doc, answer.output)
             values[item.item_id] = _as_lists(found)
             status = "scored" if answer.output.strip() else "empty"
-            verdicts.append(_verdict(answer, _name(form, item), status, "", found))
+            verdicts.append(_verdict(answer, _name(job.form, item), status, "", found))
             phase.update(done, len(answers), "answers")
     nothing = {item.item_id: _zeros(_as_lists(module.score(item.doc, ""))) for item in absent}
     events = [
-        {"kind": "scoring_deviation", "where": suite.name, "detail": detail} for detail in deviations(suite, preset)
+        {"kind": "scoring_deviation", "where": job.suite.name, "detail": detail}
+        for detail in deviations(job.suite, job.preset)
     ]
     return Scored(verdicts, values, nothing, events)
 
 
-def _score_code(
-    request: Request, suite: Suite, preset: str, form: Format, answers: Sequence[Answer], absent: Sequence[Item]
-) -> Scored:
+def _score_code(job: _Job, answers: Sequence[Answer], absent: Sequence[Item]) -> Scored:
     from harness.evaluate.code import as_problem, limited, pass_rates
     from harness.evaluate.sandbox import Job, open_sandbox, preflight
     from harness.score.programs import judge
 
-    make = form.program or scorer("code", preset).extract
+    make = job.form.program or scorer("code", job.preset).extract
     programs = [make(answer.item.doc, answer.output) for answer in answers]
     jobs = {
         index: Job(as_problem(str(answer.item.doc["task_id"]), answer.item.doc), program)
@@ -163,9 +168,9 @@ def _score_code(
     }
     sandbox = open_sandbox()
     preflight(sandbox)
-    sandbox = limited(sandbox, suite.preset(preset))
-    with Phase("programs", len(jobs), quiet=request.quiet) as phase:
-        judged = judge(list(jobs.values()), sandbox=sandbox, journal=request.out / "journal.jsonl", progress=phase)
+    sandbox = limited(sandbox, job.suite.preset(job.preset))
+    with Phase("programs", len(jobs), quiet=job.request.quiet) as phase:
+        judged = judge(list(jobs.values()), sandbox=sandbox, journal=job.request.out / "journal.jsonl", progress=phase)
     by_index = dict(zip(jobs, judged, strict=True))
     verdicts: list[Verdict] = []
     passed: dict[str, list[bool]] = defaultdict(list)
@@ -173,9 +178,11 @@ def _score_code(
         found = by_index.get(index)
         status, detail = (found.status, found.detail) if found else ("extract_failed", "the text holds no code")
         passed[answer.item.item_id].append(status == "passed")
-        verdicts.append(_verdict(answer, _name(form, answer.item), status, detail, {"pass": float(status == "passed")}))
+        verdicts.append(
+            _verdict(answer, _name(job.form, answer.item), status, detail, {"pass": float(status == "passed")})
+        )
     least = min(map(len, passed.values()), default=0)
-    ks = [k for k in request.k if k <= least]
+    ks = [k for k in job.request.k if k <= least]
     values = {item_id: _as_lists(dict(pass_rates(flags, ks))) for item_id, flags in passed.items()}
     nothing = {item.item_id: {f"pass@{k}": [0.0] for k in ks} for item in absent}
     info = {**asdict(sandbox.info), "limits": asdict(sandbox.limits)}
@@ -203,23 +210,13 @@ def _zeros(values: Values) -> Values:
     return {name: [0.0] * len(found) for name, found in values.items()}
 
 
-def write(
-    request: Request, suite: Suite, preset: str, *, given: GivenFile, data: ScoreData, form: str, scored: Scored
-) -> ScoreSummary:
+def _write(job: _Job, scored: Scored) -> ScoreSummary:
     """Write the verdicts and the summary of scored answers.
-
-    Args:
-        request: What was asked.
-        suite: The suite.
-        preset: The preset that was used.
-        given: The file of answers.
-        data: The items.
-        form: Name of the file's format.
-        scored: The answers, scored.
 
     Raises:
         InfrastructureError: The folder cannot be written.
     """
+    request, suite, data = job.request, job.suite, job.data
     lost = [item for item in data.items if item.item_id not in scored.values]
     rows = [*scored.verdicts, *(_lost(item) for item in lost)]
     everything = {**scored.nothing, **scored.values}
@@ -227,15 +224,15 @@ def write(
     clusters = {item.item_id: item.cluster for item in data.items}
     answered = estimates(scored.values, clusters, suite.primary_metric)
     wrong = estimates(counted, clusters, suite.primary_metric)
-    chosen = suite.preset(preset)
+    chosen = suite.preset(job.preset)
     summary = ScoreSummary(
         suite=suite.name,
-        suite_hash=suite_hash(suite, preset),
-        preset=preset,
+        suite_hash=suite_hash(suite, job.preset),
+        preset=job.preset,
         protocol=chosen.protocol,
         source=chosen.source,
-        format=form,
-        file=FileInfo(name=given.path.name, sha256=given.sha256, rows=len(given.rows)),
+        format=job.form.name,
+        file=FileInfo(name=job.given.path.name, sha256=job.given.sha256, rows=len(job.given.rows)),
         data=data.info,
         n=len(scored.values),
         n_total=len(data.items),
@@ -247,7 +244,7 @@ def write(
         answered_only=answered,
         missing_wrong=wrong,
         sandbox=scored.sandbox,
-        events=[*given.events, *data.events, *scored.events],
+        events=[*job.given.events, *data.events, *scored.events],
     )
     write_text_atomic(request.out / "verdicts.jsonl", "".join(row.model_dump_json() + "\n" for row in rows))
     write_json_atomic(request.out / "summary.json", summary)

@@ -16,6 +16,7 @@ import pytest
 
 from harness.errors import ConfigError, SandboxUnavailable
 from harness.evaluate.sandbox import Job, Sandbox, Verdict, open_sandbox
+from harness.score.command import score as command
 from harness.score.command import table
 from harness.score.given import read_given
 from harness.score.record import ScoreSummary
@@ -128,13 +129,13 @@ BROKEN = [
     (b'{"index": 0, "output": "1"}\n{"index": 0, "output": "2"}\n', "line 2: 'index=0' has its answer in line 1"),
     (b'{"index": 99, "output": "1"}\n', "line 1: unknown item 'index=99'; items are like 'index=0'"),
     (b'{"question": "Who?", "output": "1"}\n', "line 1: unknown item 'question=Who\\?'"),
-    (b'{"index": 0, "output": 3}\n', "line 1: field output is a int, not a text"),
+    (b'{"index": 0, "output": 3}\n', "line 1: field output is int, not text"),
     (b'{"index": [0], "output": "3"}\n', "line 1: field index is neither a text nor a whole number"),
     (b'{"index": 0, "output": "1"}\n{"index": 1}\n', "line 2: not a row of answers"),
     (b'{"text": "1"}\n', "line 1: fields text are of no format of suite gsm8k; use lm-eval:"),
     (b'{"index": 0, "output": NaN}\n\n', "line 1 is not JSON \\(NaN is no JSON value\\)"),
-    (b"[1, 2]\n", "row 1: a int where a JSON object is needed"),
-    (b'3\n{"index": 0, "output": "1"}\n', "line 1: a int where a JSON object"),
+    (b"[1, 2]\n", "row 1: found int, not a JSON object"),
+    (b'3\n{"index": 0, "output": "1"}\n', "line 1: found int, not a JSON object"),
     (b'[{"index": 0, "output": "1"},\n {"index": 1', "line 2 is not JSON .*cut short"),
     (b'\n{"index": 0, "output": "caf\xe9"}\n', "line 2: not UTF-8 \\(byte 0xe9 at position 28\\)"),
     ('{"index": 0, "output": "1"}\n'.encode("utf-16"), "line 1: the file is UTF-16"),
@@ -162,6 +163,7 @@ def test_what_does_no_harm_is_accepted(gsm8k: Path, tmp_path: Path) -> None:
         "bom.jsonl": b"\xef\xbb\xbf" + plain.encode(),
         "list.json": json.dumps(answers([1] * 8), indent=1).encode(),
         "zipped.jsonl.gz": gzip.compress(plain.encode()),
+        "surrogate.jsonl": plain.replace("so ", "\\ud800 ").encode(),
         "no-newline.jsonl": plain.rstrip().encode(),
     }.items():
         (tmp_path / name).write_bytes(content)
@@ -315,6 +317,18 @@ def test_the_command(gsm8k: Path, tmp_path: Path) -> None:
     assert "4 answers to 4 of 8 items; 4 without an answer count as wrong" in done.stdout and "0.1250" in done.stdout
     again = subprocess.run([*command, "--missing", "maybe"], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 2 and "error, wrong or exclude" in again.stderr
+
+
+def test_a_suite_may_bring_its_own_scorer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "judgements.py").write_text("def score(request):\n    return f'read {request.file.name}\\n'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("harness.score.formats.SCORERS", {"chat": "judgements:score"})
+    command(tmp_path / "a.jsonl", suite="chat", out=tmp_path / "o")
+    assert capsys.readouterr().out.startswith("read a.jsonl\n")
+    with pytest.raises(ConfigError, match="error, wrong or exclude"):
+        command(tmp_path / "a.jsonl", suite="chat", missing="never")
 
 
 def test_the_list_of_suites_tells_protocol_source_and_data() -> None:

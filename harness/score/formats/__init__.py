@@ -20,5 +20,5 @@ FORMATS: Mapping[str, tuple[Format, ...]] = {
 """Suites whose answers are scored item by item; the first format that a file's first row fits is taken."""
 
 SCORERS: Mapping[str, str] = {}
-"""Suites that read more than answers, such as judgements: `module:function`, which takes a `harness.score.run.Request`
-and gives a `harness.score.run.Scored`; it is imported when it is asked for."""
+"""Suites whose files hold more than answers, such as judgements: `module:function`, imported when it is asked for; it
+takes the `harness.score.run.Request`, writes the folder, and gives the text for the terminal."""

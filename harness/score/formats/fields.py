@@ -14,7 +14,7 @@ def text(row: Mapping[str, Any], name: str) -> str:
     """
     value = row.get(name)
     if not isinstance(value, str):
-        raise ValueError(f"field {name} is {'missing' if name not in row else f'a {type(value).__name__}, not a text'}")
+        raise ValueError(f"field {name} is {'missing' if name not in row else f'{type(value).__name__}, not text'}")
     return value
 
 
