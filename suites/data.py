@@ -94,8 +94,15 @@ def packaged_file(suite: str) -> Path | None:
 
 
 def kind_of(suite: Suite, preset: str) -> str:
-    """How the rows of a preset's data are read: a name of `suites.rows.NORMALISE`."""
-    return suite.preset(preset).rows or suite.name
+    """How the rows of a preset's data are read: a name of `suites.rows.NORMALISE`.
+
+    Raises:
+        SuiteError: The suite has no such preset, or the preset names no known form.
+    """
+    kind = suite.preset(preset).rows or suite.name
+    if kind not in NORMALISE:
+        raise SuiteError(f"suite {suite.name}, preset {preset}: rows {kind!r} is none of {', '.join(NORMALISE)}")
+    return kind
 
 
 def _from_hub(suite: Suite, full: FullData, split: str, kind: str) -> list[dict[str, Any]]:

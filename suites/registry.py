@@ -110,7 +110,7 @@ class Suite(Strict):
         return path if path.is_file() else None
 
     def task_of(self, preset: Preset, part: str | None = None) -> Path | None:
-        """The lm-eval task of a preset: lm-eval's own where the preset names it, else the suite's.
+        """The lm-eval task of a preset: lm-eval's own where it names one, else the suite's; None where there is none.
 
         Args:
             preset: One of the suite's presets.
@@ -120,7 +120,8 @@ class Suite(Strict):
             SuiteError: lm-eval has no task for that part.
         """
         if preset.lm_eval is not None:
-            return _lm_eval_tasks() / preset.lm_eval
+            own = _lm_eval_tasks() / preset.lm_eval
+            return own if own.is_file() else None
         if self.lm_eval is None or self.by is None:
             return self.task_file
         path = _lm_eval_tasks() / self.lm_eval.format(**{self.by: part})
@@ -193,7 +194,7 @@ def suite_hash(suite: Suite, preset: str | None = None) -> str:
     if suite.lm_eval is not None and suite.task_file is not None:
         files += sorted(suite.task_file.parent.iterdir())
     if suite.lm_eval is not None and suite.by is not None:
-        files += sorted((_lm_eval_tasks() / suite.lm_eval).parent.iterdir())
+        files += sorted((_lm_eval_tasks() / suite.lm_eval).parent.glob("*"))
     chosen = suite.preset(preset) if preset is not None else None
     if chosen is not None and chosen.file is not None:
         files.append(chosen.file)

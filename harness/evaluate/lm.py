@@ -68,6 +68,8 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
 
     part = str(items[0].doc[suite.by]) if items and suite.by is not None else None
     file = suite.task_of(preset, part)
+    if file is None and preset.lm_eval is not None:
+        raise SuiteError(f"suite {suite.name}: lm-eval's task {preset.lm_eval} is not here; pip install -U lm-eval")
     if file is None and preset.text is None:
         raise SuiteError(f"suite {suite.name} has no task.yaml, so lm-eval cannot render its prompts")
     if not items:
