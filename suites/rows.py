@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suites.errors import SuiteError
+from suites.problems import NUMPY_STAND_IN, called
 
 Row = Mapping[str, Any]
 
@@ -84,6 +85,33 @@ def code(row: Row) -> dict[str, Any]:
     return {name: _text(row, name) for name in ("task_id", "prompt", "entry_point", "canonical_solution", "test")}
 
 
+def humaneval_plus(row: Row) -> dict[str, Any]:
+    """HumanEval+ in HumanEval's format: the tests ask numpy for one function, which no sandbox need hold for that."""
+    doc = code(row)
+    return {**doc, "test": doc["test"].replace("import numpy as np\n", NUMPY_STAND_IN, 1)}
+
+
+def mbpp(row: Row) -> dict[str, Any]:
+    """MBPP (`text`, `test_setup_code`) or its sanitized form (`prompt`, `test_imports`), as a problem with `check`.
+
+    The assertions run word for word, the set-up with them: one that fails must fail the problem, not the whole run.
+    """
+    tests, solution = _texts(row, "test_list"), _text(row, "code")
+    setup = str(row.get("test_setup_code") or "\n".join(str(line) for line in row.get("test_imports") or ()))
+    name = called(solution, tests)
+    steps = [part for part in (setup, *tests) if part.strip()]
+    return {
+        "task_id": f"Mbpp/{int(row['task_id'])}",
+        "text": _text(row, "text", "prompt"),
+        "code": solution,
+        "test_list": tests,
+        "prompt": "",
+        "entry_point": name,
+        "test": f"_STEPS = {steps!r}\n\ndef check(candidate):\n    for step in _STEPS:\n        "
+        "exec(step, globals())\n",
+    }
+
+
 def instruct(row: Row) -> dict[str, Any]:
     """IFEval: the hub's rows carry every keyword with nulls, the original file only those that are set."""
     ids = _texts(row, "instruction_id_list")
@@ -118,6 +146,12 @@ def summarization(row: Row) -> dict[str, Any]:
         "article": _text(row, "article", "document", "dialogue"),
         "highlights": references if len(references) > 1 else references[0],
     }
+
+
+def summaries(row: Row) -> dict[str, Any]:
+    """As `summarization`, with the data set's own `id` (DialogSum: `fname`), by which files of predictions go."""
+    name = row.get("id", row.get("fname"))
+    return {**({} if name is None else {"id": str(name)}), **summarization(row)}
 
 
 def _gold(value: Any, name: str, choices: int) -> int:
@@ -181,16 +215,30 @@ def arc(row: Row) -> dict[str, Any]:
     return {**doc, "answerKey": key, "gold": labels.index(key)}
 
 
+def mmlu(row: Row) -> dict[str, Any]:
+    """MMLU: `question`, `subject`, four `choices`, and `answer`, 0 to 3."""
+    choices = [str(choice) for choice in row.get("choices") or ()]
+    if len(choices) != 4:
+        raise ValueError("field choices is missing or has not four texts")
+    gold = _gold(row.get("answer"), "answer", 4)
+    asked = {"question": _text(row, "question"), "subject": _text(row, "subject"), "choices": choices}
+    return {**asked, "answer": gold, "gold": gold}
+
+
 NORMALISE: dict[str, Callable[[Row], dict[str, Any]]] = {
     "gsm8k": gsm8k,
     "code": code,
+    "humaneval_plus": humaneval_plus,
+    "mbpp": mbpp,
     "instruct": instruct,
     "chat": chat,
     "summarization": summarization,
+    "summaries": summaries,
     "piqa": piqa,
     "winogrande": winogrande,
     "hellaswag": hellaswag,
     "arc_easy": arc,
     "arc_challenge": arc,
+    "mmlu": mmlu,
 }
 """Per suite: raises ValueError, naming the field, when a row cannot be used."""

@@ -83,7 +83,7 @@ def _model(name: str, directory: Path) -> Finding:
 
 def real_data(data_dir: Path | None) -> list[Finding]:
     """The real benchmarks' files below `--data-dir`."""
-    from suites.data import verify
+    from suites.verify import verify
 
     if data_dir is None:
         return [Finding("data", "benchmarks", "ok", "no --data-dir given; the pocket items are bundled and need none")]

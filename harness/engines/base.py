@@ -88,6 +88,7 @@ class TextRequest:
         max_new_tokens: Upper limit of generated tokens, at least one.
         stop: Texts that end the completion; the text is cut before the first of them.
         temperature: 0 is greedy; above 0 samples.
+        top_p: Nucleus mass kept when sampling, in (0, 1].
         seed: Seed of this request's sampling, where the engine honours one.
     """
 
@@ -96,6 +97,7 @@ class TextRequest:
     max_new_tokens: int
     stop: tuple[str, ...] = ()
     temperature: float = 0.0
+    top_p: float = 1.0
     seed: int = 0
 
 

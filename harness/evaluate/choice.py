@@ -44,14 +44,15 @@ def weigh_choices(
     """
     from harness.evaluate.lm import at_blank, build_task, encode_pair, render
 
-    task = build_task(suite, preset, items, fewshot)
     asked: dict[str, tuple[str, int, str, Any]] = {}
     of_item: dict[str, list[str]] = defaultdict(list)
-    for instance in render(task, chat=False):
-        item_id = str(instance.doc["item_id"])
-        request_id = f"{item_id}#{instance.idx}"
-        asked[request_id] = (item_id, instance.idx, task.doc_to_choice(instance.doc)[instance.idx], instance.args)
-        of_item[item_id].append(request_id)
+    for part, examples in parts(suite, items, fewshot):
+        task = build_task(suite, preset, part, examples)
+        for instance in render(task, chat=False):
+            item_id = str(instance.doc["item_id"])
+            request_id = f"{item_id}#{instance.idx}"
+            asked[request_id] = (item_id, instance.idx, task.doc_to_choice(instance.doc)[instance.idx], instance.args)
+            of_item[item_id].append(request_id)
     if isinstance(engine, TextEngine):
         texts = {name: at_blank(*args) for name, (_, _, _, args) in asked.items()}
         known = {name: {"item_id": i, "turn": turn, "choice": choice} for name, (i, turn, choice, _) in asked.items()}
@@ -73,6 +74,18 @@ def weigh_choices(
             journal.append([rows[name] for name in missing])
         progress.update(min(start + len(batch), len(order)), len(order))
     return [gather(item.item_id, of_item[item.item_id], journal) for item in items]
+
+
+def parts(
+    suite: Suite, items: Sequence[Item], fewshot: Sequence[Mapping[str, Any]]
+) -> list[tuple[list[Item], list[Mapping[str, Any]]]]:
+    """Items and worked examples of each task of a suite: all together, or by the field that tells its tasks apart."""
+    if suite.by is None:
+        return [(list(items), list(fewshot))]
+    groups: dict[Any, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[item.doc[suite.by]].append(item)
+    return [(group, [doc for doc in fewshot if doc[suite.by] == value]) for value, group in groups.items()]
 
 
 def _row(

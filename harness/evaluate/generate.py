@@ -88,6 +88,7 @@ def build_requests(
             max_new_tokens=prompt.max_new_tokens,
             stop=prompt.stop,
             temperature=settings.temperature,
+            top_p=settings.top_p,
             seed=seed_of(settings, prompt.request_id),
             shared_prefix=shared,
         )

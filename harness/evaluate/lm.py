@@ -51,9 +51,9 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
     """The suite's lm-eval task over exactly these items, with the preset's few-shot count and generation limits.
 
     Args:
-        suite: A suite with a `task.yaml`.
-        preset: One of its presets.
-        items: The items, in order.
+        suite: The suite.
+        preset: One of its presets; the suite has a `task.yaml`, or the preset says what is asked.
+        items: The items, in order; of one part where the suite has a task for each.
         fewshot: The preset's worked examples (`suites.data.load_fewshot`).
 
     Raises:
@@ -67,24 +67,35 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
 
     from suites.stock import fewshot_rows, item_rows
 
-    if suite.task_file is None:
+    part = str(items[0].doc[suite.by]) if items and suite.by is not None else None
+    file = suite.task_of(preset, part)
+    if file is None and preset.lm_eval is not None:
+        raise SuiteError(f"suite {suite.name}: lm-eval's task {preset.lm_eval} is not here; pip install -U lm-eval")
+    if file is None and preset.text is None:
         raise SuiteError(f"suite {suite.name} has no task.yaml, so lm-eval cannot render its prompts")
     if not items:
         raise SuiteError(f"suite {suite.name}: no items to run; ask for at least one")
-    if len(fewshot) < preset.num_fewshot:
+    if preset.fewshot != "task" and len(fewshot) < preset.num_fewshot:
         raise SuiteError(
             f"suite {suite.name}: {len(fewshot)} worked examples, but the preset asks {preset.num_fewshot}"
         )
-    if suite.kind == "choice":
-        # lm-eval's own tasks read the benchmark's own fields.
+    # lm-eval's own tasks, and templates without a task of ours, read the benchmark's own fields.
+    plain = suite.kind == "choice" or preset.lm_eval is not None or file is None
+    if plain:
         test = Dataset.from_list([{**item.doc, "item_id": item.item_id} for item in items])
     else:
         test = Dataset.from_list(item_rows(items))
-    splits = {"test": test, "train": Dataset.from_list(fewshot_rows(fewshot))}
+    train = Dataset.from_list([dict(doc) for doc in fewshot] if plain else fewshot_rows(fewshot))
+    splits = {"test": test, "train": train}
     with _quiet():
-        config = load_yaml(suite.task_file, resolve_func=True)
+        config = load_yaml(file, resolve_func=True) if file is not None else _own_task(suite)
         if suite.kind == "choice":
-            config |= {"test_split": "test", "validation_split": None, "training_split": None, "fewshot_split": None}
+            config |= {"test_split": "test", "validation_split": None, "training_split": None}
+            config["fewshot_split"] = "train" if preset.num_fewshot else None
+        if preset.text is not None:
+            config |= {"doc_to_text": preset.text, "target_delimiter": preset.target_delimiter}
+        if preset.target is not None:
+            config["doc_to_target"] = preset.target
         config["custom_dataset"] = lambda **_: {**splits, config["test_split"]: splits["test"]}
         config["num_fewshot"] = preset.num_fewshot
         if suite.kind == "generate":
@@ -96,6 +107,19 @@ def build_task(suite: Suite, preset: Preset, items: Sequence[Item], fewshot: Seq
         task = TaskManager(include_defaults=False).load([config])["tasks"][config["task"]]
         task.set_fewshot_seed(seed=_FEWSHOT_SEED)
     return task
+
+
+def _own_task(suite: Suite) -> dict[str, Any]:
+    """The task of a suite that lm-eval renders by a preset's template alone; it scores nothing there."""
+    return {
+        "task": f"sparsebench_{suite.name}",
+        "output_type": "generate_until",
+        "test_split": "test",
+        "fewshot_split": "train",
+        "fewshot_config": {"sampler": "first_n"},
+        "doc_to_target": "",
+        "metric_list": [{"metric": "bypass", "aggregation": "bypass", "higher_is_better": True}],
+    }
 
 
 def render(task: Task, *, chat: bool) -> list[Instance]:

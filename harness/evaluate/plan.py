@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from harness.schema.samples import Status
 
@@ -22,13 +23,19 @@ class GenSettings:
         batch_size: Prompts per batch, fixed for the whole cell.
         max_new_tokens: Overrides the preset's limit; None keeps it.
         temperature: 0 is greedy.
+        top_p: Nucleus mass kept when sampling.
         seed: Of sampling; greedy generation does not use it.
     """
 
     batch_size: int = 16
     max_new_tokens: int | None = None
     temperature: float = 0.0
+    top_p: float = 1.0
     seed: int = 0
+
+    def key(self) -> dict[str, Any]:
+        """The settings as a part of the journal's key; nucleus sampling only where it is used (older journals)."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("top_p", 1.0)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from sparsify.progress import NullProgress, Progress
 from suites.data import Item
 from suites.errors import SuiteError
 from suites.pocket.draw import doc_hash
-from suites.registry import Suite, scorer, suite_hash
+from suites.registry import Preset, Suite, scorer, suite_hash
 
 if TYPE_CHECKING:
     from harness.engines.base import Engine, TextEngine
@@ -48,11 +47,16 @@ def cell_key(
         **model,
         "engine": engine,
         "suite": suite.name,
-        "suite_hash": suite_hash(suite),
+        "suite_hash": suite_hash(suite, preset),
         "preset": preset,
         "plan_sha256": plan_sha256([*plan, *(("fewshot", doc_hash(doc)) for doc in fewshot)]),
-        **dataclasses.asdict(settings),
+        **settings.key(),
     }
+
+
+def request_ids(item: Item, preset: Preset) -> list[str]:
+    """The journal keys of an item's answers: each is drawn with a seed of its own, which follows from its key."""
+    return [item.item_id, *(f"{item.item_id}~{sample}" for sample in range(1, preset.samples))]
 
 
 def _plain_prompts(suite: Suite, items: Sequence[Item], *, preset: str, settings: GenSettings) -> list[Prompt]:
@@ -62,16 +66,17 @@ def _plain_prompts(suite: Suite, items: Sequence[Item], *, preset: str, settings
         if not isinstance(item.doc.get("prompt"), str):
             raise SuiteError(f"suite {suite.name}: an item without task.yaml, turns or prompt; give one of them")
         text = item.doc["prompt"]
-        prompts.append(
+        prompts += [
             Prompt(
-                request_id=item.item_id,
+                request_id=request_id,
                 item_id=item.item_id,
                 turn=0,
-                text=ChatText.of([{"role": "user", "content": text}]) if suite.prompt == "chat" else text,
+                text=ChatText.of([{"role": "user", "content": text}]) if suite.asks_by(chosen) == "chat" else text,
                 max_new_tokens=settings.max_new_tokens or chosen.max_new_tokens,
                 stop=chosen.stop,
             )
-        )
+            for request_id in request_ids(item, chosen)
+        ]
     return prompts
 
 
@@ -88,8 +93,9 @@ def evaluate_suite(
 ) -> list[GenRow]:
     """Generate all answers of a suite that the journal does not hold yet; one row per item, in item order.
 
-    A suite with `task.yaml` has its prompts rendered by lm-eval, one with `turns` is a conversation, one of kind
-    `choice` weighs given answers, and any other completes the document's `prompt` as it stands.
+    A suite with `task.yaml`, or a preset that says what is asked, has its prompts rendered by lm-eval, one with `turns`
+    is a conversation, one of kind `choice` weighs given answers, and any other completes the document's `prompt` as it
+    stands. A row holds one output a turn, or one a sample where the preset asks for several.
 
     Args:
         engine: Executes the variant.
@@ -115,11 +121,13 @@ def evaluate_suite(
         return weigh_choices(
             engine, suite, items, preset=chosen, journal=journal, settings=settings, progress=progress, fewshot=fewshot
         )
-    if suite.task_file is not None:
+    if suite.task_of(chosen) is not None or chosen.text is not None:
         from harness.evaluate.lm import HarnessLM, build_task, render
 
         task = build_task(suite, chosen, items, fewshot)
-        HarnessLM(engine, journal, settings, progress).generate_until(render(task, chat=suite.prompt == "chat"))
+        asked = render(task, chat=suite.asks_by(chosen) == "chat")
+        requests = [request for request in asked for _ in range(chosen.samples)]
+        HarnessLM(engine, journal, settings, progress).generate_until(requests)
     elif "turns" in items[0].doc:
         from harness.evaluate.chat import converse
 
@@ -127,18 +135,30 @@ def evaluate_suite(
     else:
         prompts = _plain_prompts(suite, items, preset=preset, settings=settings)
         run_prompts(engine, prompts, journal=journal, settings=settings, progress=progress)
-    return [gather(item.item_id, [item.item_id], journal) for item in items]
+    return [gather(item.item_id, request_ids(item, chosen), journal) for item in items]
 
 
-def score_rows(suite: Suite, items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
-    """Score rows by the suite's `scoring.py`, in order; not for `code`, whose programs must be run.
+def deviations(suite: Suite, preset: str) -> Sequence[str]:
+    """Where the scores of a preset are known to differ from the official ones."""
+    if suite.preset(preset).scoring is None and suite.name == "instruct":
+        from suites.instruct.checkers import DEVIATIONS
+
+        return DEVIATIONS
+    found: Sequence[str] = getattr(scorer(suite.name, preset), "DEVIATIONS", ())
+    return found
+
+
+def score_rows(
+    suite: Suite, items: Sequence[Item], rows: Sequence[GenRow], *, preset: str | None = None
+) -> list[Scores]:
+    """Score rows by the scoring of the suite or preset, in order; not for `code`, whose programs must be run.
 
     Rows without an answer get 0 in every metric that the suite gives for an empty one.
 
     Raises:
         SuiteError: Items and rows are not of the same items, or the suite has no `score`.
     """
-    module = scorer(suite.name)
+    module = scorer(suite.name, preset)
     if not hasattr(module, "score"):
         raise SuiteError(f"suite {suite.name} is scored by running its programs; use the sandbox")
     if [item.item_id for item in items] != [row.item_id for row in rows]:

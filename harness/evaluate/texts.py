@@ -45,6 +45,7 @@ def complete_prompts(
             max_new_tokens=prompt.max_new_tokens,
             stop=prompt.stop,
             temperature=settings.temperature,
+            top_p=settings.top_p,
             seed=seed_of(settings, prompt.request_id),
         )
         for prompt in missing.values()

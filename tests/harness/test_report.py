@@ -251,6 +251,20 @@ def test_golden(summary: Summary, name: str, render) -> None:
     assert text == (GOLDEN / name).read_text(encoding="utf-8"), "SPARSEBENCH_WRITE_GOLDEN=1 rewrites it"
 
 
+def test_the_report_tells_both_extractions_and_how_often_nothing_was_found() -> None:
+    def scored(name: str, found: list[float]) -> list[object]:
+        out = rows(name, [1.0] * 4)
+        return [
+            row.model_copy(update={"scores": {**row.scores, "exact_match_strict": 0.0, "extracted": e}})
+            for row, e in zip(out, found, strict=True)
+        ]
+
+    text = recovery_markdown(two(scored("sparse", [1, 1, 1, 0]), scored("dense", [1, 1, 1, 1])))
+    (line,) = [line for line in text.splitlines() if "extraction failures" in line and "25.0" in line]
+    assert "25.0 [4.6, 69.9]" in line and "0.0 [0.0, 49.0]" in line, line
+    assert sum("exact_match_strict" in line for line in text.splitlines()) == 2
+
+
 def test_every_row_of_every_table_has_as_many_cells_as_its_header(summary: Summary) -> None:
     for text in (leaderboard_markdown(summary), recovery_markdown(summary)):
         width = None

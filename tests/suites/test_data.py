@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from suites.data import Item, data_events, load_fewshot, load_items, verify
+from suites.data import Item, data_events, load_fewshot, load_items
 from suites.errors import DataMissingError, SuiteError
 from suites.pocket.draw import doc_hash
 from suites.pocket.items import test_items as pocket_items
 from suites.registry import load_suite
 from suites.rows import NORMALISE
 from suites.stock import dataset, fewshot_rows, item_rows, process_results
+from suites.verify import verify
 
 GSM8K = [{"question": f"What is {i} plus 1?", "answer": f"{i}+1={i + 1}\n#### {i + 1}"} for i in range(7)]
 REAL = Path(__file__).parents[3] / "shared" / "data"

@@ -128,7 +128,7 @@ class OpenAIEngine:
         fields: Fields = {"model": options.model, **asked, "max_tokens": request.max_new_tokens}
         fields["temperature"] = request.temperature
         if request.temperature > 0:
-            fields["seed"] = request.seed
+            fields |= {"top_p": request.top_p, "seed": request.seed}
         if request.stop:
             fields["stop"] = list(request.stop[:MAX_STOPS])
         if options.stream:

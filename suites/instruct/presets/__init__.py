@@ -1,0 +1,1 @@
+"""Scoring of IFEval with the official sentence splitter."""
