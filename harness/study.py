@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from harness.errors import ConfigError
 from harness.gate_rules import GateRule
-from suites.registry import ALL_SUITES, load_suite
+from suites.registry import ALL_SUITES, SUITES, load_suite
 
 _BUILTIN = Path(__file__).with_name("studies")
 EngineName = Literal["torch", "sparse"]
@@ -85,6 +85,20 @@ class SpeedSpec(_Strict):
         return self
 
 
+class DistanceSpec(_Strict):
+    """Distance of every variant to its baseline on fixed text."""
+
+    suites: Literal["all"] | tuple[str, ...] = Field(
+        "all", description="test prompts of these suites of the study, with their reference answers"
+    )
+    items: int = Field(100, gt=0, description="first items of each suite")
+    text: str | None = Field(None, description="also windows of `wikitext2` or of a text file")
+    context: int = Field(512, ge=2, description="tokens of a window")
+    windows: int | None = Field(50, gt=0, description="the first so many windows; null for all")
+    new_tokens: int = Field(64, gt=0, description="length of greedy continuations at most")
+    batch_size: int = Field(16, gt=0)
+
+
 class EngineSpec(_Strict):
     """How skill cells are executed."""
 
@@ -113,6 +127,7 @@ class Study(_Strict):
     suites: dict[str, SuiteSpec] = Field(default_factory=dict)
     engine: EngineSpec = EngineSpec()
     speed: tuple[SpeedSpec, ...] = ()
+    distance: DistanceSpec | None = None
     gates: tuple[GateRule, ...] = ()
     seed: int = 0
 
@@ -147,6 +162,9 @@ class Study(_Strict):
             for name in named:
                 if name not in self.variants:
                     raise ValueError(f"speed[{index}]: variant {name!r} is not in variants: {_list(self.variants)}")
+        for name in self.distance.suites if self.distance and self.distance.suites != "all" else ():
+            if name not in self.suites or name not in SUITES:
+                raise ValueError(f"distance: {name!r} is not one of the skills in suites: {_list(self.suites)}")
         return self
 
     @property
@@ -166,13 +184,14 @@ class Study(_Strict):
         return spec.n
 
     def resolved(self) -> dict[str, Any]:
-        """The study with every default written out; the form that is hashed and kept beside the results."""
+        """The study with every default written out; the form that is kept beside the results."""
         return self.model_dump(mode="json", by_alias=True)
 
     @property
     def hash(self) -> str:
-        """SHA-256 over what decides the results: neither the description nor the gate rules count."""
-        parts = {key: value for key, value in self.resolved().items() if key not in ("description", "gates")}
+        """SHA-256 over what decides the results of cells: neither description, gate rules nor distance count."""
+        apart = ("description", "gates", "distance")
+        parts = {key: value for key, value in self.resolved().items() if key not in apart}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -227,6 +246,7 @@ def _allowed(loc: tuple[int | str, ...]) -> str:
         "suites": SuiteSpec,
         "speed": SpeedSpec,
         "engine": EngineSpec,
+        "distance": DistanceSpec,
     }
     model = inside.get(str(loc[0]), Study) if len(loc) > 1 else Study
     return _list(field.alias or name for name, field in model.model_fields.items())

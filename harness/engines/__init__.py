@@ -5,12 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.engines.base import Completion, Engine, Finish, Request
+from harness.engines.base import Completion, Engine, Finish, LogitsEngine, Request
 from harness.errors import ConfigError
 
 ENGINES = ("torch", "sparse")
 
-__all__ = ["ENGINES", "Completion", "Engine", "Finish", "Request", "load_engine", "resolve_engine", "why_not"]
+__all__ = [
+    "ENGINES",
+    "Completion",
+    "Engine",
+    "Finish",
+    "LogitsEngine",
+    "Request",
+    "load_engine",
+    "load_logits_engine",
+    "resolve_engine",
+    "why_not",
+]
 
 
 def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
@@ -38,6 +49,19 @@ def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
 
         return SparseEngine.load(variant_dir, **options)
     raise ConfigError(f"unknown engine {name!r}; choose one of: {', '.join(ENGINES)}")
+
+
+def load_logits_engine(name: str, variant_dir: Path, **options: Any) -> LogitsEngine:
+    """As `load_engine`, for what needs the logits of every token.
+
+    Raises:
+        ConfigError: The engine has only text to give.
+    """
+    engine: Any = load_engine(name, variant_dir, **options)
+    if not callable(getattr(engine, "logits", None)):
+        raise ConfigError(f"engine {name} does not give the logits of a token; use engine torch or sparse")
+    found: LogitsEngine = engine
+    return found
 
 
 def why_not(name: str, *, device: str = "cpu") -> str | None:
