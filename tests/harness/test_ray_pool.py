@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from harness.ray_pool import RayPool
 
 ROOT = Path(__file__).resolve().parents[2]
 POCKET = ROOT / "suites" / "pocket" / "model" / "model.safetensors"
+pytestmark = pytest.mark.timeout(1200)
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed (extra ray)")
 needs_pocket = pytest.mark.skipif(not POCKET.is_file(), reason="the pocket model is not here")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
@@ -61,9 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("ray")
     body = {
         "variants": {"dense": {"path": "pocket"}, "s70": {"path": "pocket-sparse70"}},
-        "suites": {"gsm8k": {"n": 120}, "chat": {"n": 60}},
-        "engine": {"name": "torch", "batch_size": 10},
-        "distance": {"items": 6, "new_tokens": 16},
+        "suites": {"gsm8k": {"n": 48}, "chat": {"n": 24}},
+        "engine": {"name": "torch", "batch_size": 4},
+        "distance": {"items": 3, "new_tokens": 8},
     }
     (path / "mini.yaml").write_text(yaml.safe_dump(body))
     return path
@@ -123,18 +126,23 @@ def workers_of(driver: int) -> list[int]:
     return [pid for pid in busy if below(pid)]
 
 
-def wait_for(what: object, seconds: float = 120.0) -> None:
-    assert callable(what)
+def wait_for(what: Callable[[], object], seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
 
 
-def start(folder: Path, out: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def started(folder: Path, out: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
         command(folder, out, "--ray", "local"), cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def journaled(out: Path) -> int:
@@ -153,12 +161,12 @@ def test_the_records_are_those_of_a_local_run(folder: Path, whole: Path) -> None
 @needs_pocket
 @needs_proc
 def test_a_killed_worker_is_started_again(folder: Path, whole: Path) -> None:
-    process = start(folder, "killed")
     out = folder / "killed"
-    wait_for(lambda: (out / "journal").is_dir() and journaled(out) >= 25 and workers_of(process.pid))
-    before = {path.name: path.read_bytes().rpartition(b"\n")[0] for path in (out / "journal").glob("*.jsonl")}
-    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
-    _, told = process.communicate(timeout=600)
+    with started(folder, "killed") as process:
+        wait_for(lambda: journaled(out) >= 10 and workers_of(process.pid))
+        before = {path.name: path.read_bytes().rpartition(b"\n")[0] for path in (out / "journal").glob("*.jsonl")}
+        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+        _, told = process.communicate(timeout=600)
     assert process.returncode == 0, told
     assert "its worker was lost" in told and "started again" in told
     assert records(out) == records(whole)
@@ -170,12 +178,12 @@ def test_a_killed_worker_is_started_again(folder: Path, whole: Path) -> None:
 @needs_pocket
 @needs_proc
 def test_ctrl_c_cancels_and_a_second_run_goes_on(folder: Path, whole: Path) -> None:
-    process = start(folder, "interrupted")
     out = folder / "interrupted"
-    wait_for(lambda: (out / "journal").is_dir() and journaled(out) >= 25 and workers_of(process.pid))
-    running = workers_of(process.pid)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group
-    _, told = process.communicate(timeout=120)
+    with started(folder, "interrupted") as process:
+        wait_for(lambda: journaled(out) >= 10 and workers_of(process.pid))
+        running = workers_of(process.pid)
+        os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group
+        _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert "interrupted; run the same command again to continue" in told and "Traceback" not in told
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in running), 30)
