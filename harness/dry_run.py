@@ -68,7 +68,7 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
     distance = distance_plan(study, layout, options)
     if distance is not None:
         pairs = sum(study.baseline_of(name) not in (None, name) for name in study.variants)
-        lines.append(f"distance of {pairs} variants to their baselines on {', '.join(distance.texts.names)}")
+        lines.append(f"distance to baselines: {pairs} of the variants, on {', '.join(distance.texts.names)}")
     lines += planning_warnings(study.gates, {name: _planned(plan) for name, plan in plans.items()})
     total = len(study.variants) * sum(requests.values())
     seconds = (making + generation / _GENERATE_FLOPS) / options.workers

@@ -26,7 +26,8 @@ def distance_table(found: DistanceFile) -> str:
             sizes = [f"{text.tokens:,}", f"{text.prompts:,}"]
             rows.append([escape(model.name), escape(text.text), *sizes, *distance_cells(text)])
     lines = [
-        f"Distance to {escape(dense.name)} ({dense.engine}); 95 % intervals in brackets, by document or window",
+        f"Distance to {escape(dense.name)} ({dense.engine}); 95 % intervals in brackets, by "
+        "template, document or window",
         "",
         *table(["model", "text", "tokens", "prompts", *HEADER], rows, left=2),
     ]

@@ -12,7 +12,7 @@ ALL_TEXTS = "all"
 
 
 class Measure(Valued):
-    """One measure over the positions or the continuations of a text; intervals by document or window."""
+    """One measure over the positions or the continuations of a text; intervals by template, document or window."""
 
 
 class PositionShare(Record):

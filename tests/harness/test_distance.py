@@ -460,6 +460,7 @@ def test_the_command(tmp_path: Path) -> None:
 def test_in_a_study(tmp_path: Path) -> None:
     """Measured by `run`, shown beside the flips and by `compare`; added to a finished run, it alone is measured."""
     from harness.compare.command import CompareOptions, run_compare
+    from harness.dry_run import plan_text
     from harness.run import RunOptions, run_study
     from harness.study import parse_study
 
@@ -475,6 +476,7 @@ def test_in_a_study(tmp_path: Path) -> None:
     cells = {path: path.stat().st_mtime_ns for path in (out / "records" / "cells").iterdir()}
     body["distance"] = {"items": 5, "new_tokens": 16}
     study = parse_study(body, where="test")
+    assert "distance to baselines: 1 of the variants, on gsm8k, chat\n" in plan_text(study, out, options)
     result = run_study(study, out, options)
     assert {path: path.stat().st_mtime_ns for path in cells} == cells
     dense, s70 = result.summary.variants
