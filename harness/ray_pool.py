@@ -18,6 +18,7 @@ from typing import Any
 
 from harness.errors import ConfigError, EngineError
 from harness.pool import Message, RemoteError, Task, tell_error
+from harness.quiet import quieten
 from harness.ray_nodes import RayPlace, check_nodes, on_node, one_line, room
 
 LOCAL = "local"
@@ -178,7 +179,10 @@ def _connect(ray: Any, place: RayPlace) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=place.address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray has no type of its own for what goes wrong here
+        ray.shutdown()
+        if place.address == LOCAL:
+            raise EngineError(f"Ray does not start here ({one_line(error)}); run again, or without --ray") from None
         raise ConfigError(
             f"--ray {place.address}: cannot join it ({one_line(error)}); give {LOCAL}, auto or HOST:PORT of a running "
             "cluster that this machine is a node of (`ray start`)"
@@ -209,8 +213,7 @@ def _work(task: Task, mailbox: Any, log: str) -> tuple[str, Any]:
     """On a node: do a task, and tell what became of it."""
     import ray
 
-    import harness.preload  # noqa: F401 (sets the environment of workers)
-
+    quieten()
     last: list[Any] = []
 
     def send(kind: str, value: Any) -> None:

@@ -11,12 +11,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, EngineError, SandboxUnavailable
+from harness.journal import Journal
+from harness.pool import RemoteError
 from harness.ray_nodes import Answer, RayPlace, node_problem, versions
 from harness.ray_pool import RayPool
 
@@ -147,6 +151,105 @@ def started(folder: Path, out: str) -> Iterator[subprocess.Popen[str]]:
 
 def journaled(out: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in (out / "journal").glob("*.jsonl"))
+
+
+@dataclass(frozen=True)
+class Count:
+    """Writes the numbers up to `last` into a journal, slowly; what is there is not written again."""
+
+    name: str
+    journal: Path
+    last: int
+    pause: float = 0.1
+
+    def run(self, send: Callable[[str, Any], None]) -> int:
+        with Journal(self.journal, {"last": self.last}) as journal:
+            for number in range(self.last):
+                if str(number) not in journal:
+                    journal.append([{"request_id": str(number), "pid": os.getpid()}])
+                    send("progress", ((number + 1) / self.last, ""))
+                    time.sleep(self.pause)
+            return len(journal)
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Ends with an error of ours, or with a bug."""
+
+    name: str
+    bug: bool
+
+    def run(self, send: Callable[[str, Any], None]) -> None:
+        raise ValueError("a bug") if self.bug else SandboxUnavailable("no sandbox; use bubblewrap")
+
+
+def pids(journal: Path) -> list[int]:
+    return [json.loads(line)["pid"] for line in journal.read_text().splitlines()[1:]]
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayPool]:
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # no worker can import a test
+    folder = tmp_path_factory.mktemp("pool")
+    with RayPool(RayPlace("local", folder, 1, jobs=2), folder / "errors.log") as pool:
+        assert pool.jobs == 2
+        yield pool
+
+
+@needs_ray
+def test_tasks_say_what_they_do(pool: RayPool, tmp_path: Path) -> None:
+    tasks: list[Any] = [Count(f"t{i}", tmp_path / f"{i}.jsonl", 3, 0.0) for i in range(4)]
+    said = list(pool.run(tasks))
+    for task in tasks:
+        own = [(message.kind, message.value) for message in said if message.task == task]
+        assert own == [("progress", ((i + 1) / 3, "")) for i in range(3)] + [("done", 3)]
+
+
+@needs_ray
+def test_a_lost_worker_is_replaced_and_its_journal_goes_on(pool: RayPool, tmp_path: Path) -> None:
+    tasks: list[Any] = [Count("killed", tmp_path / "k.jsonl", 40), Count("other", tmp_path / "o.jsonl", 5)]
+    kinds, struck = [], 0
+    for message in pool.run(tasks):
+        if message.task.name == "killed":
+            kinds.append(message.kind)
+            if message.kind == "progress" and not struck:
+                struck = pids(tmp_path / "k.jsonl")[0]
+                os.kill(struck, signal.SIGKILL)
+    assert kinds.count("retry") == 1 and kinds[-1] == "done"
+    found = pids(tmp_path / "k.jsonl")
+    assert len(found) == 40 and found[0] == struck and found[-1] != struck
+    assert len(set(pids(tmp_path / "o.jsonl"))) == 1
+
+
+@needs_ray
+def test_a_worker_that_is_always_lost_ends_the_run(pool: RayPool, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="its worker was lost 3 times .* again to continue"):
+        for message in pool.run([Count("doomed", tmp_path / "d.jsonl", 200)]):
+            if message.kind == "progress":
+                with suppress(ProcessLookupError):
+                    os.kill(pids(tmp_path / "d.jsonl")[-1], signal.SIGKILL)
+    assert len(set(pids(tmp_path / "d.jsonl"))) == 3
+
+
+@needs_ray
+def test_errors_come_back_as_one_line(pool: RayPool) -> None:
+    with pytest.raises(RemoteError, match="no sandbox; use bubblewrap") as typed:
+        list(pool.run([Fail("typed", bug=False)]))
+    assert typed.value.exit_code == 3
+    with pytest.raises(RemoteError, match="buggy: unexpected ValueError: a bug; the traceback is in .*errors.log"):
+        list(pool.run([Fail("buggy", bug=True)]))
+
+
+@needs_ray
+@needs_proc
+def test_what_runs_is_cancelled_when_nobody_listens(pool: RayPool, tmp_path: Path) -> None:
+    messages = pool.run([Count("long", tmp_path / "l.jsonl", 10_000)])
+    next(messages)
+    worker = pids(tmp_path / "l.jsonl")[0]
+    messages.close()  # type: ignore[attr-defined]
+    wait_for(lambda: not Path(f"/proc/{worker}").exists(), 60)
 
 
 @needs_ray
