@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from harness.bench.command import bench_app
+from harness.distance.command import add_distance
 from harness.listing import suites as list_suites
 from harness.score.command import EPILOG as SCORE_EPILOG
 from harness.score.command import score
@@ -33,6 +34,7 @@ app.command(epilog=SCORE_EPILOG)(score)
 app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |  sparsebench suites --json")(
     list_suites
 )
+add_distance(app)
 
 _SUITES_HELP = (
     "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "
@@ -50,12 +52,17 @@ EngineOption = Annotated[str, typer.Option(help="torch, vllm, or sparse: our CPU
 BaseUrl = Annotated[str | None, typer.Option(help="Of the endpoint of openai:NAME, such as http://127.0.0.1:8000/v1.")]
 Api = Annotated[str, typer.Option(help="openai: chat, completions, or auto (what the suite's prompts are).")]
 Concurrency = Annotated[int, typer.Option(min=1, help="openai: requests under way at a time.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option(help="Run skill cells on Ray: local, auto or HOST:PORT of a cluster whose nodes share --out."),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 
 
 @app.command(
-    epilog="Examples:  sparsebench run --out out/pocket  |  sparsebench run my-study.yaml --out out/mine --dry-run",
+    epilog="Examples:  sparsebench run --out out/pocket  |  sparsebench run my-study.yaml --out out/mine --dry-run  |  "
+    "sparsebench run my-study.yaml --out /shared/mine --ray auto",
 )
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study or a study file.")] = "pocket",
@@ -68,6 +75,7 @@ def run(
     ] = None,
     jobs: Jobs = 0,
     device: Device = "cpu",
+    ray: RayOption = None,
     offline: Offline = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: Quiet = False,
@@ -77,7 +85,7 @@ def run(
 
     loaded = load_study(study)
     settings = _with_options(loaded, _data_kind(data, data_dir), n, engine)
-    _run(settings, out, _options(data_dir, jobs, device, offline, quiet), dry_run=dry_run)
+    _run(settings, out, _options(data_dir, jobs, device, offline, quiet, ray), dry_run=dry_run)
 
 
 @app.command(
@@ -313,7 +321,7 @@ def _with_options(study: Any, kind: str, n: int | None, engine: str | None) -> A
     return parse_study(body, where=study.name)
 
 
-def _options(data_dir: Path | None, jobs: int, device: str, offline: bool, quiet: bool) -> Any:
+def _options(data_dir: Path | None, jobs: int, device: str, offline: bool, quiet: bool, ray: str | None = None) -> Any:
     import os
 
     from harness.errors import ConfigError
@@ -323,7 +331,9 @@ def _options(data_dir: Path | None, jobs: int, device: str, offline: bool, quiet
         raise ConfigError(f"--device is cpu or cuda, not {device!r}")
     if offline:
         os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    return RunOptions(data_dir=data_dir, jobs=jobs, device=device, offline=offline, quiet=quiet)
+    if ray is not None and data_dir is not None:
+        data_dir = data_dir.resolve()
+    return RunOptions(data_dir=data_dir, jobs=jobs, device=device, offline=offline, quiet=quiet, ray=ray)
 
 
 def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:

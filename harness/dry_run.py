@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cells import SuitePlan, plan_suites
+from harness.distance.in_study import distance_plan
 from harness.gate.margins import PlannedSuite, planning_warnings
 from harness.layout import Layout
 from harness.models import fetched_directory
@@ -72,6 +73,10 @@ def plan_text(study: Study, out: Path, options: RunOptions) -> str:
         engines = ", ".join((panel.engine, *panel.engines))
         sizes = f"context {panel.context}, batch {panel.batch}, {panel.budget_s:.0f} s"
         lines.append(f"speed: {panel.workload} on {engines}, {sizes}")
+    distance = distance_plan(study, layout, options)
+    if distance is not None:
+        pairs = sum(study.baseline_of(name) not in (None, name) for name in study.variants)
+        lines.append(f"distance to baselines: {pairs} of the variants, on {', '.join(distance.texts.names)}")
     lines += planning_warnings(study.gates, {name: _planned(plan) for name, plan in plans.items()})
     total = len(study.variants) * sum(requests.values())
     seconds = (making + generation / _GENERATE_FLOPS) / options.workers

@@ -73,6 +73,14 @@ class Layout:
         """The state of a cell; written last, so that it stands for a complete cell."""
         return self.root / "records" / "cells" / f"{variant}.{suite}.json"
 
+    def distance(self, variant: str, what: str = "baseline") -> Path:
+        """The distance of a variant to its `baseline`, or its greedy `continuations`."""
+        return self.root / "records" / "distance" / f"{variant}.{what}.json"
+
+    def distance_journal(self, variant: str, what: str) -> Path:
+        """What was measured for that so far."""
+        return self.root / "journal" / "distance" / f"{variant}.{what}.jsonl"
+
     @contextmanager
     def claimed(self, study: Study) -> Iterator[None]:
         """Hold the folder for this process and make sure that it belongs to this study.

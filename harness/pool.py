@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Protocol
 
 from harness.errors import EngineError, InfrastructureError, SparsebenchError
@@ -33,6 +34,25 @@ class Task(Protocol):
 
     def run(self, send: Callable[[str, Any], None]) -> Any:
         """Do it; `send(kind, value)` reports on the way."""
+
+
+class TaskPool(Protocol):
+    """Runs tasks somewhere; a context manager that gives back what it holds."""
+
+    @property
+    def jobs(self) -> int:
+        """Tasks at a time."""
+
+    def run(self, tasks: list[Task], *, ready: Callable[[Task, list[Task]], bool] | None = None) -> Iterator[Message]:
+        """Run tasks and yield what they say, in the order in which it arrives; see `Pool.run`."""
+
+    def __enter__(self) -> TaskPool:
+        """The pool itself."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what runs and give everything back."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +179,16 @@ class Pool:
             process.join()
         yield Message(task, kind, value)
 
+    def __enter__(self) -> Pool:
+        """The pool itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop all workers."""
+        self.close()
+
     def close(self) -> None:
         """Stop all workers; what they had journaled stays."""
         for connection, (process, _) in self._running.items():
@@ -192,12 +222,17 @@ def _work(task: Task, connection: Connection, log: str) -> None:
     try:
         send("done", task.run(send))
     except BaseException as error:  # noqa: BLE001 (a process boundary: everything must be told to the parent)
-        known = describe_error(error)
-        if known is None:
-            with suppress(OSError), open(log, "a", encoding="utf-8") as stream:
-                stream.write(f"{task.name}\n{traceback.format_exc()}\n")
-            known = (f"{task.name}: unexpected {type(error).__name__}: {error}; the traceback is in {log}", 3)
-        send("error", known)
+        send("error", tell_error(task, error, log))
+
+
+def tell_error(task: Task, error: BaseException, log: str) -> tuple[str, int]:
+    """One line and an exit code for what ended a task; the traceback of an unexpected error goes to the file `log`."""
+    known = describe_error(error)
+    if known is not None:
+        return known
+    with suppress(OSError), open(log, "a", encoding="utf-8") as stream:
+        stream.write(f"{task.name}\n{traceback.format_exc()}\n")
+    return f"{task.name}: unexpected {type(error).__name__}: {error}; the traceback is in {log}", 3
 
 
 def internal_error(error: BaseException) -> InfrastructureError:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("TQDM_DISABLE", "1")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+from harness.quiet import quieten
+
+quieten()
 
 for _name in (
     "torch",

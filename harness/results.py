@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.cells import Cell, engine_of_cells, plan_suites, read_state
+from harness.distance.in_study import read_distance
 from harness.engines import why_not
 from harness.errors import CorruptRecordError
 from harness.evaluate.served import served_fingerprint
@@ -52,7 +53,8 @@ def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary,
         endpoint = study.variants[name].endpoint
         info = {"base": endpoint.model} if endpoint else read_variant(layout.variant(name)).model_dump(mode="json")
         variant = VariantInput.from_variant_json(info, name=name, baseline=study.baseline_of(name), refused=refused)
-        variants.append(replace(variant, events=(*variant.events, *events)))
+        distance = read_distance(study, layout, name, options)
+        variants.append(replace(variant, events=(*variant.events, *events), distance=distance))
     suites = {
         name: SuiteMeta(
             preset=plan.preset,

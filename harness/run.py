@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cells import Cell, engine_of_cells, plan_suites, read_state
 from harness.corpus import resolve_corpus
+from harness.distance.in_study import check_texts, distance_tasks
 from harness.engine_specs import vllm_options
 from harness.engines import why_not
 from harness.errors import ConfigError, EngineError, SandboxUnavailable
 from harness.evaluate.served import endpoint_of, served_fingerprint
 from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
-from harness.pool import Pool, Task
+from harness.pool import Pool, Task, TaskPool
 from harness.progress import Phase
+from harness.ray_nodes import RayPlace
+from harness.ray_pool import LOCAL, RayPool
 from harness.records import Summary, write_json_atomic
 from harness.study import Study
 from harness.tasks import EvaluateTask, MakeTask, split_last
@@ -42,6 +45,7 @@ class RunOptions:
         device: `cpu` or `cuda`.
         offline: Never use the network.
         quiet: No progress.
+        ray: Where skill cells run: None for this machine, `local` for a Ray cluster of its own, or the address of one.
     """
 
     data_dir: Path | None = None
@@ -49,6 +53,7 @@ class RunOptions:
     device: str = "cpu"
     offline: bool = False
     quiet: bool = False
+    ray: str | None = None
 
     @property
     def workers(self) -> int:
@@ -87,12 +92,14 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
     Raises:
         SparsebenchError, SparsifyError, SuiteError: With one line that names the fix, and an exit code.
     """
-    layout = Layout(out)
+    # Tasks may run in another folder, or on another machine that shares this one's folders.
+    layout = Layout(out if options.ray is None else out.resolve())
     # Data, recipes and models are checked before anything is written.
     plans = plan_suites(study, options.data_dir)
     for plan in plans.values():
         plan.items()
         plan.fewshot()
+    check_texts(study, layout, options)
     if study.suites and (why := why_not(study.engine.name, device=options.device)):
         raise EngineError(why)
     sources = _sources(study, options)
@@ -100,7 +107,9 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
     with layout.claimed(study):
         run = _Run(study, layout, options, sources, endpoints)
         run.make()
-        run.evaluate()
+        with run.cell_pool:
+            run.evaluate()
+            run.measure_distance()
         run.measure_speed()
         return run.report()
 
@@ -157,8 +166,21 @@ class _Run:
         self.timings: dict[str, float] = read_json(layout.timings) if layout.timings.is_file() else {}
         self.did = False
         # One process keeps an endpoint's pace, and vLLM takes the whole GPU.
-        self.workers = 1 if study.engine.name in ("openai", "vllm") else options.workers
-        self.pool = Pool(self.workers, layout.root / "errors.log")
+        alone = study.engine.name in ("openai", "vllm")
+        self.workers = 1 if alone else options.workers
+        log = layout.root / "errors.log"
+        self.pool = Pool(self.workers, log)
+        self.cell_pool: TaskPool = self.pool
+        if options.ray is not None:
+            place = RayPlace(
+                options.ray,
+                layout.root,
+                options.threads,
+                jobs=self.workers if alone or options.ray == LOCAL else options.jobs or None,
+                device=options.device,
+                data_dir=options.data_dir,
+            )
+            self.cell_pool = RayPool(place, log)
 
     def _spent(self, phase: str, began: float) -> None:
         self.timings[phase] = round(self.timings.get(phase, 0.0) + time.monotonic() - began, 2)
@@ -219,10 +241,10 @@ class _Run:
             teacher_dir=source.teacher,
         )
 
-    def _work(self, title: str, tasks: list[Task], ready: Any = None) -> None:
+    def _work(self, title: str, tasks: Sequence[Task], ready: Any = None, pool: TaskPool | None = None) -> None:
         done: dict[str, float] = {task.name: 0.0 for task in tasks}
         with Phase(title, len(tasks), quiet=self.options.quiet) as phase:
-            for message in self.pool.run(tasks, ready=ready):
+            for message in (pool or self.pool).run(list(tasks), ready=ready):
                 if message.kind == "progress":
                     fraction, note = message.value
                     done[message.task.name] = min(1.0, fraction)
@@ -232,6 +254,8 @@ class _Run:
                 elif message.kind == "cell":
                     refused = f"  refused: {message.value['refused']}" if message.value["refused"] else ""
                     phase.say(f"  {message.value['cell']}: {message.value['seconds']:.1f} s{refused}")
+                elif message.kind == "retry":
+                    phase.say(f"{message.task.name}: {message.value}")
                 elif message.kind == "done":
                     done[message.task.name] = 1.0
                     phase.update(sum(done.values()), len(tasks), message.task.name)
@@ -262,8 +286,18 @@ class _Run:
                         options=vllm_options(self.study.engine),
                     )
                 )
-        self._work("evaluating", list(split_last(tasks, self.workers)))
+        self._work("evaluating", split_last(tasks, self.cell_pool.jobs), pool=self.cell_pool)
         self._spent("evaluate", began)
+
+    def measure_distance(self) -> None:
+        """Measure the distances to baselines that are missing."""
+        began = time.monotonic()
+        for title, tasks in distance_tasks(self.study, self.layout, self.options):
+            if tasks:
+                self.did = True
+                self._work(title, tasks, pool=self.cell_pool)
+                self._spent("distance", began)
+                began = time.monotonic()
 
     def cells(self) -> list[Cell]:
         """All skill cells of the study."""

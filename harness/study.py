@@ -22,7 +22,7 @@ from harness.engine_specs import (
 )
 from harness.errors import ConfigError
 from harness.gate_rules import GateRule
-from suites.registry import ALL_SUITES, load_suite
+from suites.registry import ALL_SUITES, SUITES, load_suite
 
 _BUILTIN = Path(__file__).with_name("studies")
 EngineName = Literal["torch", "sparse"]
@@ -94,6 +94,20 @@ class SpeedSpec(Strict):
         return self
 
 
+class DistanceSpec(Strict):
+    """Distance of every variant to its baseline on fixed text."""
+
+    suites: Literal["all"] | tuple[str, ...] = Field(
+        "all", description="test prompts of these suites of the study, with their reference answers"
+    )
+    items: int = Field(100, gt=0, description="first items of each suite")
+    text: str | None = Field(None, description="also windows of `wikitext2` or of a text file")
+    context: int = Field(512, ge=2, description="tokens of a window")
+    windows: int | None = Field(50, gt=0, description="the first so many windows; null for all")
+    new_tokens: int = Field(64, gt=0, description="length of greedy continuations at most")
+    batch_size: int = Field(16, gt=0)
+
+
 class Study(Strict):
     """The unit that a user runs."""
 
@@ -105,6 +119,7 @@ class Study(Strict):
     suites: dict[str, SuiteSpec] = Field(default_factory=dict)
     engine: AnyEngineSpec = EngineSpec()
     speed: tuple[SpeedSpec, ...] = ()
+    distance: DistanceSpec | None = None
     gates: tuple[GateRule, ...] = ()
     seed: int = 0
 
@@ -140,6 +155,11 @@ class Study(Strict):
             for name in named:
                 if name not in self.variants:
                     raise ValueError(f"speed[{index}]: variant {name!r} is not in variants: {_list(self.variants)}")
+        for name in self.distance.suites if self.distance and self.distance.suites != "all" else ():
+            if name not in self.suites or name not in SUITES:
+                raise ValueError(f"distance: {name!r} is not one of the skills in suites: {_list(self.suites)}")
+        if self.distance is not None and not isinstance(self.engine, EngineSpec):
+            raise ValueError(f"distance needs all logits, which engine {self.engine.name} does not give; use torch")
         return self
 
     def _check_endpoints(self) -> None:
@@ -178,7 +198,7 @@ class Study(Strict):
         return spec.n
 
     def resolved(self) -> dict[str, Any]:
-        """The study with every default written out; the form that is hashed and kept beside the results."""
+        """The study with every default written out; the form that is kept beside the results."""
         body = self.model_dump(mode="json", by_alias=True)
         for variant in body["variants"].values():
             if variant["endpoint"] is None:  # so that a study of files is the study that it was
@@ -187,8 +207,9 @@ class Study(Strict):
 
     @property
     def hash(self) -> str:
-        """SHA-256 over what decides the results: description, gate rules and an endpoint's transport do not count."""
-        parts = {key: value for key, value in self.resolved().items() if key not in ("description", "gates")}
+        """SHA-256 over what decides the results of cells; an endpoint's transport does not."""
+        apart = ("description", "gates", "distance")
+        parts = {key: value for key, value in self.resolved().items() if key not in apart}
         if isinstance(self.engine, OpenAISpec):
             parts["engine"] = {key: v for key, v in parts["engine"].items() if key not in self.engine.transport()}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -248,6 +269,7 @@ def _allowed(loc: tuple[int | str, ...]) -> str:
         "suites": SuiteSpec,
         "speed": SpeedSpec,
         "engine": ENGINE_SPECS.get(str(loc[1]) if len(loc) > 1 else "", EngineSpec),
+        "distance": DistanceSpec,
     }
     model = inside.get(str(loc[0]), Study) if len(loc) > 1 else Study
     return _list(field.alias or name for name, field in model.model_fields.items())

@@ -20,7 +20,7 @@ Send = Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)
-class _Relay:
+class Relay:
     """Progress of a piece of work, passed on to the parent."""
 
     send: Send
@@ -84,7 +84,7 @@ class MakeTask:
             teacher_dir=self.teacher_dir,
             device=self.device,
         )
-        relay = _Relay(send, lambda fraction: fraction)
+        relay = Relay(send, lambda fraction: fraction)
         info = make_variant(self.model_dir, self.recipe, self.out_dir, options=options, progress=relay)
         return {"stages": [dict(stage) for stage in info.stages]}
 
@@ -134,7 +134,7 @@ class EvaluateTask:
         before = 0
         for cell, weight in zip(self.cells, weights, strict=True):
             share = _share(before, weight, sum(weights))
-            state = run_cell(cell, engine(), sandbox_refusal=self.sandbox_refusal, progress=_Relay(send, share))
+            state = run_cell(cell, engine(), sandbox_refusal=self.sandbox_refusal, progress=Relay(send, share))
             before += weight
             note = state.refused or (f"{state.failed} requests failed" if state.failed else None)
             send("cell", {"cell": cell.name, "suite": cell.plan.name, "seconds": state.seconds, "refused": note})

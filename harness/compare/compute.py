@@ -12,6 +12,7 @@ from harness.gate.pairs import RowPairs, ids, pair_cells, same_answer
 from harness.gate.result import InputError, MissingError
 from harness.gate.speed import place, undecided
 from harness.records import SpeedRow
+from harness.schema.distance import DistanceResult
 from harness.stats import Estimate, holm, loss_p_value, mean_of_recoveries, paired_difference, recovery
 
 
@@ -61,6 +62,7 @@ def compare_sides(a: Side, b: Side, *, suites: Sequence[str] = (), allow_differe
         speed=tuple(_speed(a.variant, b.variant, a.run.summary.speed)) if same_run else (),
         bytes=(sizes[0].bytes if sizes[0] else None, sizes[1].bytes if sizes[1] else None),
         notes=tuple(_notes(a, b, list(found.values()))),
+        distance=_distance(a, b) if same_run else None,
     )
 
 
@@ -131,6 +133,13 @@ def _ratio(mine: SpeedRow, theirs: SpeedRow) -> SpeedComparison:
     else:
         ratio, reason = mine.ratio / theirs.ratio, f"no interval: the panel compares with {base.variant}, not with A"
     return SpeedComparison(place(mine), mine.workload, ratio, ci95, mine.noise_floor, reason)
+
+
+def _distance(a: Side, b: Side) -> DistanceResult | None:
+    """What the run measured of B against A; KL has a direction, so that A against B is not the same."""
+    variant = b.run.summary.variant(b.variant)
+    found = variant.distance if variant else None
+    return found if found is not None and found.baseline == a.variant else None
 
 
 def _notes(a: Side, b: Side, found: Sequence[_Computed]) -> list[str]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from harness.compare.result import SCHEMA_VERSION, Comparison, Estimated, Flip, SuiteComparison
+from harness.report.distance import distance_remarks
 from harness.report.markdown import escape, escape_text, percent, table, with_interval
 
 _LONGEST = 600
@@ -51,6 +52,8 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
         value = "not known" if row.ratio is None else f"B is {row.ratio:.3f}x A{interval}"
         reason = f" ({row.reason})" if row.reason else ""
         yield f"speed, {row.workload} ({row.place}): {value}{floor}{reason}"
+    if comparison.distance is not None:
+        yield from distance_remarks(comparison.distance)
     size_a, size_b = comparison.bytes
     if size_a and size_b:
         yield f"size: {size_b / 1e6:.2f} MB, {percent(size_b / size_a)} % of A's {size_a / 1e6:.2f} MB"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from harness.schema.distance import DistanceResult
 
 SCHEMA_VERSION = 1
 
@@ -100,6 +102,7 @@ class Comparison:
         speed: by panel.
         bytes: size of A's and of B's weight files.
         notes: what the reader must know.
+        distance: on fixed text, where the run measured it between the two.
     """
 
     a: str
@@ -110,7 +113,9 @@ class Comparison:
     speed: tuple[SpeedComparison, ...] = ()
     bytes: tuple[int | None, int | None] = (None, None)
     notes: tuple[str, ...] = ()
+    distance: DistanceResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain JSON values."""
-        return asdict(self)
+        distance = None if self.distance is None else self.distance.model_dump(mode="json")
+        return {**asdict(replace(self, distance=None)), "distance": distance}

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.engines.base import Completion, Engine, Finish, Request, TextAnswer, TextEngine, TextRequest
+from harness.engines.base import (
+    Completion,
+    Engine,
+    Finish,
+    LogitsEngine,
+    Request,
+    TextAnswer,
+    TextEngine,
+    TextRequest,
+)
 from harness.errors import ConfigError
 
 ENGINES = ("torch", "sparse")  # what speed panels time as well; vllm only runs suites
@@ -15,11 +24,13 @@ __all__ = [
     "Completion",
     "Engine",
     "Finish",
+    "LogitsEngine",
     "Request",
     "TextAnswer",
     "TextEngine",
     "TextRequest",
     "load_engine",
+    "load_logits_engine",
     "resolve_engine",
     "why_not",
 ]
@@ -55,6 +66,19 @@ def load_engine(name: str, variant_dir: Path, **options: Any) -> Engine:
 
         return SparseEngine.load(variant_dir, **options)
     raise ConfigError(f"unknown engine {name!r}; choose one of: {', '.join((*ENGINES, 'vllm'))}")
+
+
+def load_logits_engine(name: str, variant_dir: Path, **options: Any) -> LogitsEngine:
+    """As `load_engine`, for what needs the logits of every token.
+
+    Raises:
+        ConfigError: The engine has only text to give.
+    """
+    engine: Any = load_engine(name, variant_dir, **options)
+    if not callable(getattr(engine, "logits", None)):
+        raise ConfigError(f"engine {name} does not give the logits of a token; use engine torch or sparse")
+    found: LogitsEngine = engine
+    return found
 
 
 def why_not(name: str, *, device: str = "cpu") -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from harness.engines._decode import Row, decode
 from harness.engines._forward import Forward, left_pad, positions_of
@@ -34,6 +35,9 @@ class Runner(Protocol):
 
         A pair longer than `context_length` loses tokens at its left.
         """
+
+    def logits(self, sequences: Sequence[Sequence[int]], *, keep: Sequence[int]) -> list[Tensor]:
+        """Per sequence of token ids: logits after each of its last `keep` tokens, float32 (keep, vocabulary)."""
 
 
 class ModelRunner:
@@ -79,6 +83,13 @@ class ModelRunner:
             total = chances.gather(1, target[:, None]).sum()
             scores.append((float(total), bool((chances.argmax(-1) == target).all())))
         return scores
+
+    @torch.inference_mode()
+    def logits(self, sequences: Sequence[Sequence[int]], *, keep: Sequence[int]) -> list[Tensor]:
+        """One forward over all sequences, padded at their left."""
+        ids, mask = left_pad(sequences, self._model.device)
+        found = Forward(self._model)(ids, mask, positions_of(mask), keep=max(keep)).float()
+        return [row[-count:] for row, count in zip(found, keep, strict=True)]
 
 
 def shared_tokens(requests: Sequence[Request]) -> tuple[int, ...]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Finish = Literal["stop", "length", "truncated_input"]
 
@@ -47,6 +50,7 @@ class Completion:
         finish: `stop` at an end token or stop text, `length` at `max_new_tokens`, `truncated_input` when prompt and
             `max_new_tokens` do not fit the context together; nothing was generated then.
         seconds: Wall time from the start of the batch until this request was finished.
+        tokens: The generated token ids, as `n_out` counts them; empty where an engine gets only text.
     """
 
     request_id: str
@@ -55,6 +59,7 @@ class Completion:
     n_out: int
     finish: Finish
     seconds: float
+    tokens: tuple[int, ...] = ()
 
 
 class Engine(Protocol):
@@ -76,6 +81,20 @@ class Engine(Protocol):
 
     def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
         """Per (context, continuation): log-likelihood in nats, and whether greedy decoding gives the continuation."""
+
+
+class LogitsEngine(Engine, Protocol):
+    """An engine that holds the model itself, so that it can show all that the model thinks of the next token."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Logits of a token."""
+
+    def logits(self, sequences: Sequence[Sequence[int]], *, keep: Sequence[int]) -> list[Tensor]:
+        """Per sequence of token ids: what follows each of its last `keep` tokens, float32 (keep, vocabulary).
+
+        All of them are in memory at once; the caller decides how many that are.
+        """
 
 
 @dataclass(frozen=True)

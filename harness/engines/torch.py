@@ -133,6 +133,21 @@ class TorchEngine:
                 raise ConfigError("log-likelihoods need a context and a continuation that fits the context length")
         return self._runner.score(pairs, context_length=self.context_length)
 
+    def logits(self, sequences: Sequence[Sequence[int]], *, keep: Sequence[int]) -> list[torch.Tensor]:
+        """Per sequence of token ids: logits after each of its last `keep` tokens, float32 (keep, vocabulary).
+
+        Raises:
+            ConfigError: A sequence is longer than the context, or has fewer tokens than `keep`.
+            EngineError: Memory ran out.
+        """
+        for tokens, count in zip(sequences, keep, strict=True):
+            if not 1 <= count <= len(tokens) <= self.context_length:
+                raise ConfigError("logits need a sequence that fits the context length, and one to all of its tokens")
+        try:
+            return self._runner.logits(sequences, keep=keep) if sequences else []
+        except torch.OutOfMemoryError:
+            raise EngineError(f"variant {self.label}: out of device memory; use a smaller batch") from None
+
     def session(self, *, batch: int, tokens: int) -> Session:
         """A fresh key/value cache for `batch` rows of at most `tokens` tokens, to be driven token by token."""
         return TorchSession(self.model)
@@ -153,4 +168,6 @@ class TorchEngine:
         said = row.tokens[:-1] if row.tokens[-1] in self.end_ids else row.tokens
         text = self._reader.completion(request.prompt_ids, said)
         cut = stop_at(text, request.stop)
-        return Completion(request.request_id, text[:cut], n_in, len(row.tokens), row.finish, row.seconds)
+        return Completion(
+            request.request_id, text[:cut], n_in, len(row.tokens), row.finish, row.seconds, tuple(row.tokens)
+        )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.records import Environment, Event, MaskInfo, SampleRow, StudyInfo
+from harness.schema.distance import DistanceResult
 
 CellKey = tuple[str, str]
 """(variant, suite)"""
@@ -57,6 +58,7 @@ class VariantInput:
         baseline: the variant it is compared with; None for a reference.
         recipe: name of its recipe; None for a checkpoint made elsewhere.
         refused: suites that could not run for it, with the reason (for example, no sandbox).
+        distance: its distance to the baseline on fixed text, where the study measures it.
     """
 
     name: str
@@ -75,6 +77,7 @@ class VariantInput:
     masks: MaskInfo | None = None
     events: tuple[Event, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
+    distance: DistanceResult | None = None
 
     @classmethod
     def from_variant_json(

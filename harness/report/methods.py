@@ -21,6 +21,7 @@ METHODS = {
     "mover-mean": "mean of the suites' recoveries; interval by MOVER (Zou & Donner 2008) from "
     "the suites' own intervals",
     "mover-ratio": "recovery of the means over the suites; interval by MOVER for a ratio (Donner & Zou 2012)",
+    "survival": "median; limits where the intervals of the survival meet one half (Brookmeyer & Crowley 1982)",
     "none": "nothing to estimate",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.records import GroupValue, RecoveryResult, SpeedRow, Summary, VariantSummary
+from harness.report.distance import distance_section, methods_of
 from harness.report.leaderboard import order
 from harness.report.markdown import (
     Notes,
@@ -61,6 +62,7 @@ def _variant(variant: VariantSummary, summary: Summary) -> list[str]:
     lines = [f"## {escape(variant.name)}{against}", "", _facts(variant, notes), ""]
     lines += _scores(variant, summary, notes) if variant.baseline else _reference_scores(variant, summary, notes)
     lines += other_metrics(variant, summary)
+    lines += distance_section(variant)
     lines += _breakdown(variant, summary)
     if notes.texts:
         lines += [*notes.lines(), ""]
@@ -202,6 +204,7 @@ def _environment(summary: Summary) -> list[str]:
     methods = {r.method for v in summary.variants for r in [*v.suites.values(), *v.recovery.values()]}
     methods |= {d.method for v in summary.variants for d in v.difference.values()}
     methods |= {v.recovery_of_means.method for v in summary.variants if v.recovery_of_means is not None}
+    methods |= {m for v in summary.variants if v.distance for t in v.distance.texts for m in methods_of(t)}
     return [
         "## Methods",
         "",

@@ -129,6 +129,7 @@ def _variant(
         recovery=recoveries,
         recovery_of_means=_of_means(variant, pairs, suites),
         difference=differences,
+        distance=variant.distance,
         events=list(variant.events),
     )
 

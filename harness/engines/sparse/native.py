@@ -175,6 +175,15 @@ class NativeModel:
             state.drop(0)
         return [results[index] for index in range(len(pairs))]
 
+    def logits(self, sequences: Sequence[Sequence[int]], *, keep: Sequence[int]) -> list[torch.Tensor]:
+        """Per sequence of token ids: logits after each of its last `keep` tokens, float32 (keep, vocabulary)."""
+        state = self.new_state(max(map(len, sequences)))
+        found = []
+        for tokens, count in zip(sequences, keep, strict=True):
+            found.append(torch.from_numpy(self.forward(state, [0], [tokens], keep=count)))
+            state.drop(0)
+        return found
+
 
 def _score(logits: NDArray[np.float32], continuation: Sequence[int]) -> tuple[float, bool]:
     if not np.isfinite(logits).all():
