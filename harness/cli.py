@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from harness.bench.command import bench_app
+from harness.judge import command as judge_command
 
 _EPILOG = "Exit codes: 0 pass, 1 a gate rule failed, 2 your input, 3 disk, sandbox or engine, 130 interrupted."
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.command(name="judge", epilog=judge_command.EPILOG)(judge_command.judge)
 
 _SUITES_HELP = (
     "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge; repeatable."
