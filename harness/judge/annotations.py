@@ -28,7 +28,7 @@ class _AnnotationRow(BaseModel):
     generator_2: StrictStr
     dataset: StrictStr | None = None
     annotator: Annotated[StrictStr | None, BeforeValidator(_or_none)] = None
-    preference: Annotated[float | None, BeforeValidator(_or_none), Field(ge=0, le=2)] = None
+    preference: Annotated[Annotated[float, Field(ge=0, le=2)] | None, BeforeValidator(_or_none)] = None
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,11 @@ def _features(lengths: Sequence[tuple[int, int]], difficulty: Floats | None) -> 
 def _doubled(x: Floats, y: Floats, weights: Floats) -> tuple[Floats, NDArray[np.int_], Floats]:
     """Every row as a win and as a loss, weighted by its preference: the way to fit fractions as labels."""
     labels = np.concatenate([np.ones(y.size, dtype=int), np.zeros(y.size, dtype=int)])
-    return np.concatenate([x, x]), labels, np.concatenate([y, 1 - y]) * np.concatenate([weights, weights])
+    shares = np.concatenate([y, 1 - y])
+    if not (y > 0).any() or not (y < 1).any():
+        # liblinear drops rows of weight 0 and, left with one class, exchanges the two: all losses would read as wins.
+        shares = np.clip(shares, _TINY, None)
+    return np.concatenate([x, x]), labels, shares * np.concatenate([weights, weights])
 
 
 def _fit(x: Floats, y: Floats, weights: Floats, penalty: float) -> Floats:

@@ -89,13 +89,8 @@ def _of_run(run: Path, variant: str, questions: Sequence[Question]) -> ModelAnsw
             f"{path} has {len(rows)} of {summary.suites['chat'].n_total} rows; run the study again"
         )
     ids = {(question.item_id, question.item_hash): question.question_id for question in questions}
-    unknown = [row.item_id for row in rows if (row.item_id, row.item_hash) not in ids]
-    if len(unknown) == len(rows):
-        raise ConfigError(
-            f"{run}:{variant} answered other questions; run suite chat with preset full and this --data-dir"
-        )
-    if unknown:
-        raise ConfigError(f"{run}:{variant} answered {len(unknown)} questions that are not judged; give a larger --n")
+    if any((row.item_id, row.item_hash) not in ids for row in rows):
+        raise ConfigError(f"{run}:{variant} answered other questions; run suite chat with this --data-dir")
     turns = {
         ids[row.item_id, row.item_hash]: tuple(
             None if finish in _UNANSWERED else text for text, finish in zip(row.outputs, row.finish, strict=True)
