@@ -173,21 +173,21 @@ def _doubled(x: Floats, y: Floats, weights: Floats) -> tuple[Floats, NDArray[np.
     return np.concatenate([x, x]), labels, shares * np.concatenate([weights, weights])
 
 
-def _fit(x: Floats, y: Floats, weights: Floats, penalty: float) -> Floats:
+def _fit(x: Floats, y: Floats, weights: Floats, penalty: float, draws: np.random.RandomState | int = _SEED) -> Floats:
     doubled, labels, shares = _doubled(x, y, weights)
-    model = _regression(penalty)
+    model = _regression(penalty, draws)
     model.fit(doubled, labels, sample_weight=shares)
     return np.asarray(model.coef_[0], dtype=np.float64)
 
 
-def _regression(penalty: float) -> Any:
+def _regression(penalty: float, draws: np.random.RandomState | int) -> Any:
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError:
         raise ConfigError("the length-controlled win rate needs scikit-learn; pip install scikit-learn") from None
     # scikit-learn 1.8 renamed how an L1 penalty is asked for.
     l1 = {"penalty": "l1"} if LogisticRegression().get_params()["penalty"] == "l2" else {"l1_ratio": 1.0}
-    return LogisticRegression(C=penalty, solver="liblinear", fit_intercept=False, random_state=_SEED, **l1)
+    return LogisticRegression(C=penalty, solver="liblinear", fit_intercept=False, random_state=draws, **l1)
 
 
 def _choose_penalty(x: Floats, y: Floats, weights: Floats) -> float:
@@ -199,9 +199,11 @@ def _choose_penalty(x: Floats, y: Floats, weights: Floats) -> float:
     for fold, (train, test) in enumerate(GroupKFold(n_splits=_SPLITS).split(groups, groups=groups)):
         # A row's first copy stands for both: their losses are equal.
         inside, outside = train[train < y.size], test[test < y.size]
+        # liblinear shuffles; scikit-learn's own search draws for one penalty after the other, which decides near ties.
+        draws = np.random.RandomState(_SEED)
         for place, penalty in enumerate(_PENALTIES):
             shown = np.clip(
-                _predict(x[outside], _fit(x[inside], y[inside], weights[inside], penalty)), _TINY, 1 - _TINY
+                _predict(x[outside], _fit(x[inside], y[inside], weights[inside], penalty, draws)), _TINY, 1 - _TINY
             )
             loss = y[outside] * np.log(shown) + (1 - y[outside]) * np.log(1 - shown)
             losses[fold, place] = -float(np.mean(loss * weights[outside]))
