@@ -18,7 +18,7 @@ from harness.judge.prompts import JudgePrompt, Template
 from harness.judge.session import Judgement
 from harness.judge.verdicts import parse_ranking
 
-Status = Literal["judged", "same_output", "unparsable", "truncated_input", "no_answer", "error"]
+Status = Literal["judged", "same_output", "unparsable", "truncated_input", "no_answer", "refused", "error"]
 DRAW = 1.5
 LIMITS: dict[Template, int] = {"alpaca_eval_gpt4": 100, "alpaca_eval_clf": 1}
 """Tokens that a judge may say, as published."""
@@ -102,7 +102,7 @@ def annotate(duel: Duel, said: Mapping[str, Judgement], template: Template) -> A
     if duel.text is None:
         return Annotation(duel, DRAW, "same_output")
     judgement = said[duel.text]
-    if judgement.status in ("truncated_input", "error"):
+    if judgement.status in ("truncated_input", "refused", "error"):
         return Annotation(duel, None, judgement.status, judgement.text)
     shown = parse_ranking(judgement.text) if template == "alpaca_eval_gpt4" else judgement.preference
     if shown is None:

@@ -17,9 +17,12 @@ from harness.judge.questions import Question
 from harness.judge.session import Judgement
 from harness.judge.verdicts import Winner, parse_rating, parse_winner
 
-Status = Literal["judged", "unparsable", "out_of_range", "truncated_input", "no_answer", "error", "no_judgement"]
+Status = Literal[
+    "judged", "unparsable", "out_of_range", "truncated_input", "no_answer", "refused", "error", "no_judgement"
+]
 Outcome = Literal["win", "loss", "tie"]
 Prompts = Mapping[tuple[bool, int], JudgePrompt]
+_UNANSWERED: tuple[Literal["error", "refused", "truncated_input"], ...] = ("error", "refused", "truncated_input")
 LOWEST, HIGHEST = 1.0, 10.0
 """The scale that the prompts ask for."""
 
@@ -222,9 +225,7 @@ def _status(match: Match, said: Mapping[str, Judgement]) -> Status:
     if not match.texts:
         return "no_answer"
     found = {said[text].status for text in match.texts}
-    if "error" in found:
-        return "error"
-    return "truncated_input" if "truncated_input" in found else "judged"
+    return next((status for status in _UNANSWERED if status in found), "judged")
 
 
 def _named(winner: Winner, model: str) -> str:

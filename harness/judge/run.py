@@ -72,7 +72,7 @@ def _mt_bench_single(request: JudgeRequest, judge: Judge) -> JudgeSummary:
             data=hashes,
             models=[summarize_grades(name, each) for name, each in grades.items()],
             comparisons=compare_models(grades),
-            events=events_of(found),
+            events=events_of([*found, *session.events]),
         ),
     )
 
@@ -105,7 +105,7 @@ def _mt_bench_pairs(request: JudgeRequest, judge: Judge) -> JudgeSummary:
             data=hashes,
             models=[summarize_games(name, baseline.model, each) for name, each in games.items()],
             comparisons=compare_models(games),
-            events=events_of(found),
+            events=events_of([*found, *session.events]),
         ),
     )
 

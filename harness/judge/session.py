@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import CorruptRecordError, EngineError
 from harness.evaluate.generate import run_prompts
@@ -16,6 +16,7 @@ from sparsify.progress import Progress
 if TYPE_CHECKING:
     from harness.engines.base import Engine
     from harness.journal import Journal
+    from harness.schema.samples import Status
 
 _LEAST_LOG = -1e6  # JSON has no infinity
 NAMES = ("m", "M")
@@ -62,18 +63,13 @@ class Judgement:
     Attributes:
         text: The judge's words.
         status: `ok`, `truncated_output` (cut at the limit), `truncated_input` (the prompt does not fit the judge's
-            context, nothing was asked) or `error`.
+            context, nothing was asked), `refused` by a content filter, or `error`.
         preference: Of the names `m` and `M`, 1 to 2; None where they were not asked for, or not given.
     """
 
     text: str
-    status: Literal["ok", "truncated_output", "truncated_input", "error"]
+    status: Status
     preference: float | None = None
-
-    @property
-    def asked(self) -> bool:
-        """Whether the judge answered at all."""
-        return self.status in ("ok", "truncated_output")
 
 
 @dataclass
@@ -106,6 +102,7 @@ class JudgeSession:
         run_prompts(
             self.judge.engine, list(plan.values()), journal=self.journal, settings=settings, progress=self.progress
         )
+        self.events += getattr(self.judge.engine, "events", ())
         return {text: self._read(prompt) for text, prompt in plan.items()}
 
     def weigh(self, prompts: Sequence[ChatText]) -> dict[str, Judgement]:
@@ -119,7 +116,7 @@ class JudgeSession:
             CorruptRecordError: As `ask`.
         """
         plan = self._plan(prompts)
-        if not gives_loglikelihoods(self.judge.engine):
+        if not hasattr(self.judge.engine, "loglikelihoods"):  # an engine over texts, whose tokens are its own
             detail = f"engine {self.judge.engine.name} gives no log-probabilities: preferences are 1 or 2, not weighted"
             self.events.append({"kind": "judge_not_weighted", "where": self.judge.name, "detail": detail})
             said = self.ask(prompts)
@@ -175,11 +172,6 @@ class JudgeSession:
         logs = row.get("logprobs")
         preference = weigh_names(logs["m"], logs["M"]) if logs else None
         return Judgement(str(row["output"]), row["status"], preference)
-
-
-def gives_loglikelihoods(engine: Engine) -> bool:
-    """Whether an engine can weigh continuations; those that cannot say so with `has_loglikelihoods = False`."""
-    return bool(getattr(engine, "has_loglikelihoods", hasattr(engine, "loglikelihoods")))
 
 
 def _finite(value: float, engine: Engine) -> float:

@@ -116,7 +116,6 @@ class ScriptedEngine:
 
     Args:
         reply: The answer to a prompt.
-        weigh: Log-probability of a name as the answer to a prompt; None for an engine without log-probabilities.
         fail_after: Dies when asked for more prompts than that.
         context: Its context length.
     """
@@ -127,14 +126,12 @@ class ScriptedEngine:
         self,
         reply: Callable[[Messages], str],
         *,
-        weigh: Callable[[Messages, str], float] | None = None,
         fail_after: int | None = None,
         context: int = 10**6,
     ) -> None:
         self.context_length = context
-        self.has_loglikelihoods = weigh is not None
         self.asked: list[str] = []
-        self._reply, self._weigh, self._fail_after = reply, weigh, fail_after
+        self._reply, self._fail_after = reply, fail_after
 
     def encode(self, text: str | None = None, *, chat: Messages | None = None) -> list[int]:
         return [ord(letter) for letter in (json.dumps(list(chat)) if chat is not None else str(text))]
@@ -147,22 +144,43 @@ class ScriptedEngine:
             for request, prompt in zip(requests, prompts, strict=True)
         ]
 
-    def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
-        assert self._weigh is not None
-        prompts = ["".join(map(chr, prompt)) for prompt, _ in pairs]
-        self._take(prompts[::2])
-        names = ["".join(map(chr, name)) for _, name in pairs]
-        return [(self._weigh(json.loads(p), n), False) for p, n in zip(prompts, names, strict=True)]
-
     def _take(self, prompts: Sequence[str]) -> None:
         if self._fail_after is not None and len(self.asked) + len(prompts) > self._fail_after:
             raise EngineError("the judge died; start it again")
         self.asked += prompts
 
 
+class WeighingEngine(ScriptedEngine):
+    """A scripted engine that also gives log-probabilities.
+
+    Args:
+        weigh: Log-probability of a name as the answer to a prompt.
+        options: As `ScriptedEngine`.
+    """
+
+    def __init__(self, weigh: Callable[[Messages, str], float], **options: Any) -> None:
+        super().__init__(lambda messages: "", **options)
+        self._weigh = weigh
+
+    def loglikelihoods(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[float, bool]]:
+        prompts = ["".join(map(chr, prompt)) for prompt, _ in pairs]
+        self._take(prompts[::2])
+        names = ["".join(map(chr, name)) for _, name in pairs]
+        return [(self._weigh(json.loads(p), n), False) for p, n in zip(prompts, names, strict=True)]
+
+
 def scripted(reply: Callable[[Messages], str], **options: Any) -> Judge:
     """A judge by a script."""
-    return Judge("scripted-judge", ScriptedEngine(reply, **options), {"engine": "scripted", "script": "1"})
+    return _judge(ScriptedEngine(reply, **options))
+
+
+def weighing(weigh: Callable[[Messages, str], float], **options: Any) -> Judge:
+    """A judge by a script of log-probabilities."""
+    return _judge(WeighingEngine(weigh, **options))
+
+
+def _judge(engine: Any) -> Judge:
+    return Judge("scripted-judge", engine, {"engine": "scripted", "script": "1"})
 
 
 def worth(text: str) -> int:

@@ -52,7 +52,7 @@ def weigh_by_worth(messages: Any, name: str) -> float:
 
 
 def weighted(**options: Any) -> Judge:
-    judge: Judge = kit.scripted(lambda messages: "", weigh=weigh_by_worth, **options)
+    judge: Judge = kit.weighing(weigh_by_worth, **options)
     return judge
 
 
@@ -114,7 +114,7 @@ def test_a_judge_that_answers_nonsense_is_counted(data: Path, tmp_path: Path) ->
     assert model.overall.statuses == {"unparsable": N} and model.overall.all.value == 0.0
     assert model.overall.judged.value is None and model.published["win_rate"] is None
     assert model.length_controlled is not None and model.length_controlled.win_rate.value is None
-    faint = kit.scripted(lambda m: "", weigh=lambda messages, name: -9.0)
+    faint = kit.weighing(lambda messages, name: -9.0)
     (model,) = judged(data, tmp_path / "faint", faint, mine).models
     assert model.overall.statuses == {"unparsable": N}
     rows = json.loads((tmp_path / "faint" / "mine" / "annotations.json").read_text())
@@ -131,12 +131,12 @@ def test_an_engine_without_log_probabilities_is_told(data: Path, tmp_path: Path)
 def test_a_broken_judge_is_an_error(data: Path, tmp_path: Path) -> None:
     mine = outputs(tmp_path / "mine.json", "mine")
     with pytest.raises(EngineError, match="NaN"):
-        judged(data, tmp_path / "out", kit.scripted(lambda m: "", weigh=lambda messages, name: math.nan), mine)
+        judged(data, tmp_path / "out", kit.weighing(lambda messages, name: math.nan), mine)
 
 
 def test_missing_outputs_count_as_losses_and_the_long_are_told(data: Path, tmp_path: Path) -> None:
     some = {text: "By mine" for text in kit.INSTRUCTIONS[:8]} | {kit.INSTRUCTIONS[0]: "x" * 3000}
-    judge = kit.scripted(lambda m: "", weigh=lambda messages, name: weigh_by_worth(messages, name), context=2000)
+    judge = weighted(context=2000)
     (model,) = judged(data, tmp_path / "out", judge, outputs(tmp_path / "mine.json", "mine", some)).models
     assert model.overall.statuses == {"judged": 7, "no_answer": N - 8, "truncated_input": 1}
     assert model.overall.n_planned == N and model.overall.all.n == N and model.overall.judged.n == 7

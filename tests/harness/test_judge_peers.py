@@ -183,7 +183,7 @@ def test_alpaca_eval_equals_the_package(model: str, tmp_path: Path) -> None:
             share = said(messages)[name]
             return float(np.log(share)) if share else -np.inf
 
-        judge = kit.scripted(said, weigh=None if template == "alpaca_eval_gpt4" else weigh)
+        judge = kit.scripted(said) if template == "alpaca_eval_gpt4" else kit.weighing(weigh)
         request = JudgeRequest(
             "alpaca-eval", (job["model"],), data.parent, tmp_path / template, template=template,
             reference="text_davinci_003", quiet=True,
