@@ -68,6 +68,8 @@ def judge(
             raise typer.BadParameter("takes neither ANSWERS nor --judge", param_hint="--from-judgments")
         summary = rescore(from_judgments, out, data_dir=data_dir)
     else:
+        from functools import partial
+
         from harness.judge.load import JudgeModel, open_judge
         from harness.judge.request import parse_request
         from harness.judge.run import judge_answers
@@ -91,7 +93,7 @@ def judge(
         )
         _go_offline(offline)
         named = JudgeModel(judge_model, engine, device, dtype, revision, offline)
-        summary = judge_answers(request, open_judge(named))
+        summary = judge_answers(request, partial(open_judge, named))
     if not quiet:
         print(as_text(summary), end="")
         print(f"results: {out / 'summary.json'}, {out / 'verdicts.jsonl'}")

@@ -73,5 +73,6 @@ def _told(value: GroupValue | DifferenceResult, percent: bool) -> str:
 
 
 def _cell(text: str | None) -> str:
-    # A name comes from a file: it must not make columns or lines of its own.
-    return " ".join((text or "").replace("|", "\\|").split())
+    # A name comes from a file: it must not make columns or lines of its own, nor steer a terminal.
+    plain = " ".join((text or "").replace("|", "\\|").split())
+    return "".join(letter if letter.isprintable() else "?" for letter in plain)

@@ -14,10 +14,12 @@ from harness.judge.annotations import read_annotations
 from harness.judge.data import alpaca_difficulty, alpaca_hashes, alpaca_instructions, hash_events, mt_bench_hashes
 from harness.judge.grades import compare_models, summarize_games, summarize_grades
 from harness.judge.judgments import is_pairs, read_games, read_grades
-from harness.judge.output import annotation_verdict, write_summary, write_verdicts
+from harness.judge.output import SUMMARY, annotation_verdict, write_summary, write_verdicts
 from harness.judge.questions import load_questions
 from harness.judge.records import JudgeInfo, JudgeSummary, events_of
+from harness.judge.request import JOURNAL
 from harness.judge.win_rates import compare_win_rates, summarize_annotations
+from harness.layout import read_json
 from suites.data import file_sha256
 
 
@@ -30,11 +32,13 @@ def rescore(file: Path, out: Path, *, data_dir: Path | None = None) -> JudgeSumm
         data_dir: Folder of the published files.
 
     Raises:
-        ConfigError: The file is none of these, is cut short, or holds a judgement twice or of unknown questions.
+        ConfigError: The file is none of these, is cut short, or holds a judgement twice or of unknown questions; or
+            the folder holds something else.
         SuiteError: The questions cannot be read.
     """
     if not file.is_file():
         raise ConfigError(f"{file} does not exist; name annotations.json or a model_judgment JSONL")
+    _check_out(out)
     summary, verdicts = _alpaca_eval(file, data_dir) if file.suffix == ".json" else _mt_bench(file, data_dir)
     write_verdicts(out, verdicts)
     return write_summary(out, summary)
@@ -94,6 +98,16 @@ def _alpaca_eval(file: Path, data_dir: Path | None) -> tuple[JudgeSummary, list[
         events=events_of(events),
     )
     return summary, [annotation_verdict(name, one) for name, rows in found.by_model.items() for one in rows]
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder whose `summary.json` is another's: a study's, or that of judgements made there."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    path = out / SUMMARY
+    ours = path.is_file() and not (out / JOURNAL).exists() and read_json(path).get("kind") == "judge"
+    if not ours:
+        raise ConfigError(f"{out} exists and holds something else; choose another --out")
 
 
 def _open_ended(file: Path) -> dict[str, str]:

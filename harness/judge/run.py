@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from harness.errors import ConfigError
@@ -28,8 +28,12 @@ from harness.judge.sources import alpaca_outputs, alpaca_reference, mt_bench_ans
 from harness.judge.win_rates import compare_win_rates, summarize_annotations
 
 
-def judge_answers(request: JudgeRequest, judge: Judge) -> JudgeSummary:
+def judge_answers(request: JudgeRequest, open_judge: Callable[[], Judge]) -> JudgeSummary:
     """Judge what the folder `out` does not hold yet, and write judgements, verdicts and `summary.json` there.
+
+    Args:
+        request: What is judged, and how.
+        open_judge: Opens the judge; called only when all that is to be judged was read and found well.
 
     Raises:
         ConfigError: An argument, file or folder cannot be used.
@@ -40,17 +44,19 @@ def judge_answers(request: JudgeRequest, judge: Judge) -> JudgeSummary:
         raise ConfigError("name at least one file of answers, or RUN:VARIANT")
     request.check_out()
     if request.benchmark == "alpaca-eval":
-        return _alpaca_eval(request, judge)
-    return _mt_bench_single(request, judge) if request.mode == "single" else _mt_bench_pairs(request, judge)
+        return _alpaca_eval(request, open_judge)
+    single = request.mode == "single"
+    return _mt_bench_single(request, open_judge) if single else _mt_bench_pairs(request, open_judge)
 
 
-def _mt_bench_single(request: JudgeRequest, judge: Judge) -> JudgeSummary:
+def _mt_bench_single(request: JudgeRequest, open_judge: Callable[[], Judge]) -> JudgeSummary:
     everything = load_questions(request.data_dir)
     questions = everything[: request.n]
     prompts = mt_bench_prompts(request.data_dir, "single")
     models = _models(request.answers, everything)
     plans = {model.model: plan_single(questions, model, prompts) for model in models}
     texts = [text for plan in plans.values() for match in plan for text in match.texts]
+    judge = open_judge()
     with request.session(judge, len(texts)) as session:
         said = session.ask(texts)
     grades = {name: [grade(match, said) for match in plan] for name, plan in plans.items()}
@@ -77,13 +83,14 @@ def _mt_bench_single(request: JudgeRequest, judge: Judge) -> JudgeSummary:
     )
 
 
-def _mt_bench_pairs(request: JudgeRequest, judge: Judge) -> JudgeSummary:
+def _mt_bench_pairs(request: JudgeRequest, open_judge: Callable[[], Judge]) -> JudgeSummary:
     everything = load_questions(request.data_dir)
     questions = everything[: request.n]
     prompts = mt_bench_prompts(request.data_dir, "pairwise")
     models, baseline = _sides(request, everything)
     plans = {model.model: plan_pairs(questions, model, baseline, prompts) for model in models}
     texts = [text for plan in plans.values() for match in plan for text in match.texts]
+    judge = open_judge()
     with request.session(judge, len(texts)) as session:
         said = session.ask(texts)
     games = {name: [play(match, said) for match in plan] for name, plan in plans.items()}
@@ -110,7 +117,7 @@ def _mt_bench_pairs(request: JudgeRequest, judge: Judge) -> JudgeSummary:
     )
 
 
-def _alpaca_eval(request: JudgeRequest, judge: Judge) -> JudgeSummary:
+def _alpaca_eval(request: JudgeRequest, open_judge: Callable[[], Judge]) -> JudgeSummary:
     template, data_dir = request.template, request.data_dir
     prompt = alpaca_prompt(data_dir, template)
     reference = alpaca_reference(request.reference or REFERENCES[template], data_dir)
@@ -119,6 +126,7 @@ def _alpaca_eval(request: JudgeRequest, judge: Judge) -> JudgeSummary:
     names_are_unique([file_name(model.model) for model in models])
     plans = {model.model: plan_duels(model, reference, prompt, request.n) for model in models}
     texts = [duel.text for plan in plans.values() for duel in plan if duel.text is not None]
+    judge = open_judge()
     with request.session(judge, len(texts)) as session:
         said = session.weigh(texts) if template == "alpaca_eval_clf" else session.ask(texts)
     annotations = {name: [annotate(duel, said, template) for duel in plan] for name, plan in plans.items()}

@@ -103,7 +103,7 @@ class JudgeSession:
             self.judge.engine, list(plan.values()), journal=self.journal, settings=settings, progress=self.progress
         )
         self.events += getattr(self.judge.engine, "events", ())
-        return {text: self._read(prompt) for text, prompt in plan.items()}
+        return self._judgements(plan)
 
     def weigh(self, prompts: Sequence[ChatText]) -> dict[str, Judgement]:
         """The preference of every prompt that ends in a choice between `m` and `M`, by the prompt's text.
@@ -130,7 +130,7 @@ class JudgeSession:
             if batch:
                 self.journal.append(self._weighed(batch, ids))
             self.progress.update(min(start + size, len(order)), len(order))
-        return {text: self._read(prompt) for text, prompt in plan.items()}
+        return self._judgements(plan)
 
     def _plan(self, prompts: Sequence[ChatText]) -> dict[str, Prompt]:
         found: dict[str, Prompt] = {}
@@ -162,6 +162,18 @@ class JudgeSession:
                 row["status"] = "truncated_input"
             rows.append(row)
         return rows
+
+    def _judgements(self, plan: Mapping[str, Prompt]) -> dict[str, Judgement]:
+        found = {text: self._read(prompt) for text, prompt in plan.items()}
+        cut = sum(one.status == "truncated_input" for one in found.values())
+        if cut:
+            limit = self.settings.max_new_tokens
+            detail = (
+                f"{cut} of {len(found)} prompts with {limit} tokens to answer do not fit the judge's context: "
+                "give a smaller --max-new-tokens, or a judge with a longer context"
+            )
+            self.events.append({"kind": "judge_context", "where": self.judge.name, "detail": detail})
+        return found
 
     def _read(self, prompt: Prompt) -> Judgement:
         row = self.journal.rows[prompt.request_id]

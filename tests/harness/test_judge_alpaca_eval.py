@@ -32,7 +32,7 @@ def data(tmp_path: Path) -> Path:
 
 def judged(data: Path, out: Path, judge: Judge, *answers: Path | str, **options: Any) -> JudgeSummary:
     request = JudgeRequest("alpaca-eval", tuple(map(str, answers)), data, out, mode="pairwise", quiet=True, **options)
-    return judge_answers(request, judge)
+    return judge_answers(request, lambda: judge)
 
 
 def outputs(path: Path, model: str, texts: dict[str, str] | None = None) -> Path:

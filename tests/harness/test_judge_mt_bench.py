@@ -30,11 +30,11 @@ def request(data: Path, out: Path, *answers: Path | str, **options: Any) -> Judg
 
 
 def single(data: Path, out: Path, judge: Judge, *answers: Path | str, **options: Any) -> JudgeSummary:
-    return judge_answers(request(data, out, *answers, **options), judge)
+    return judge_answers(request(data, out, *answers, **options), lambda: judge)
 
 
 def pairs(data: Path, out: Path, judge: Judge, *answers: Path | str, **options: Any) -> JudgeSummary:
-    return judge_answers(request(data, out, *answers, mode="pairwise", **options), judge)
+    return judge_answers(request(data, out, *answers, mode="pairwise", **options), lambda: judge)
 
 
 def test_ratings_by_turn_and_category(data: Path, tmp_path: Path) -> None:
@@ -93,7 +93,9 @@ def test_missing_answers_stay_in_the_denominator(data: Path, tmp_path: Path) -> 
 def test_a_prompt_too_long_for_the_judge_is_counted(data: Path, tmp_path: Path) -> None:
     one = kit.write_answers(tmp_path / "one.jsonl", "one", {81: ("a", "b"), 101: ("x" * 5000, "b")})
     judge = kit.scripted(kit.rate_by_worth, context=5000)
-    (model,) = single(data, tmp_path / "out", judge, one).models
+    summary = single(data, tmp_path / "out", judge, one)
+    (model,) = summary.models
+    assert "2 of 4 prompts" in next(event.detail for event in summary.events if event.kind == "judge_context")
     assert model.overall.statuses == {"judged": 2, "no_answer": 4, "truncated_input": 2}
 
 

@@ -97,7 +97,7 @@ def test_mt_bench_equals_fastchat_to_the_row(tmp_path: Path) -> None:
             return str(peers.pick(messages[1]["content"], replies))
 
         request = JudgeRequest("mt-bench", tuple(files.values()), DATA, tmp_path / mode, mode=mode, quiet=True)
-        summary = judge_answers(request, kit.scripted(reply))
+        summary = judge_answers(request, lambda: kit.scripted(reply))
         file = next((tmp_path / mode / "model_judgment").iterdir())
         names = ("question_id", "turn", "model", "model_1", "model_2")
         ours, published = (
@@ -188,7 +188,7 @@ def test_alpaca_eval_equals_the_package(model: str, tmp_path: Path) -> None:
             "alpaca-eval", (job["model"],), data.parent, tmp_path / template, template=template,
             reference="text_davinci_003", quiet=True,
         )  # fmt: skip
-        (result,) = judge_answers(request, judge).models
+        (result,) = judge_answers(request, lambda judge=judge: judge).models
         (file,) = (tmp_path / template).glob("*/annotations.json")
         ours = {row["instruction"]: row["preference"] for row in json.loads(file.read_text())}
         assert ours.keys() == found["preferences"].keys() and len(ours) == 805

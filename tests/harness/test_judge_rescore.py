@@ -64,7 +64,7 @@ def test_our_own_judgements_give_the_same_numbers(mode: Any, data: Path, tmp_pat
     files = tuple(str(kit.write_answers(tmp_path / f"{name}.jsonl", name)) for name in ("one", "two", "three"))
     judge = kit.scripted(kit.rate_by_worth if mode == "single" else kit.winner_by_worth)
     request = JudgeRequest("mt-bench", files, data, tmp_path / "out", mode=mode, quiet=True)
-    whole = judge_answers(request, judge)
+    whole = judge_answers(request, lambda: judge)
     (file,) = (tmp_path / "out" / "model_judgment").iterdir()
     again = rescore(file, tmp_path / "again", data_dir=data)
     assert numbers(again) == numbers(whole) and again.comparisons == whole.comparisons
@@ -79,7 +79,7 @@ def test_our_own_annotations_give_the_same_numbers(data: Path, tmp_path: Path) -
     mine = kit.write_outputs(tmp_path / "mine.json", "mine", texts)
     judge = kit.scripted(lambda messages: "M" if len(messages[-1]["content"]) % 3 else "no")
     request = JudgeRequest("alpaca-eval", (str(mine),), data, tmp_path / "out", quiet=True)
-    whole = judge_answers(request, judge)
+    whole = judge_answers(request, lambda: judge)
     again = rescore(tmp_path / "out" / "mine" / "annotations.json", tmp_path / "again", data_dir=data)
     assert whole.models[0].overall.statuses.keys() >= {"no_answer", "unparsable", "judged"}
     assert again.models == whole.models
@@ -167,6 +167,21 @@ def test_bad_judgement_files(rows: list[dict[str, Any]], message: str, data: Pat
 def test_bad_annotation_files(rows: list[dict[str, Any]], message: str, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         rescore(listed(tmp_path, *rows), tmp_path / "out", data_dir=data)
+
+
+def test_the_summary_of_another_is_not_overwritten(data: Path, tmp_path: Path) -> None:
+    file = lines(tmp_path, GRADE)
+    first = rescore(file, tmp_path / "out")
+    assert rescore(file, tmp_path / "out") == first
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "summary.json").write_text('{"schema_version": 1, "variants": []}')
+    one = str(kit.write_answers(tmp_path / "one.jsonl", "one"))
+    request = JudgeRequest("mt-bench", (one,), data, tmp_path / "judged", quiet=True)
+    judge_answers(request, lambda: kit.scripted(kit.rate_by_worth))
+    for taken in ("run", "judged", "data"):
+        with pytest.raises(ConfigError, match="holds something else"):
+            rescore(file, tmp_path / taken)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == {"schema_version": 1, "variants": []}
 
 
 def test_files_that_are_not_there_or_cut_short(tmp_path: Path) -> None:
