@@ -126,9 +126,12 @@ class JudgeSession:
         ids = {prompt.request_id: self._encode(prompt) for prompt in plan.values()}
         order = sorted(plan.values(), key=lambda prompt: (-len(ids[prompt.request_id]), prompt.request_id))
         for start in range(0, len(order), size):
-            batch = [prompt for prompt in order[start : start + size] if prompt.request_id not in self.journal]
-            if batch:
-                self.journal.append(self._weighed(batch, ids))
+            batch = order[start : start + size]
+            missing = {prompt.request_id for prompt in batch if prompt.request_id not in self.journal}
+            if missing:
+                # The whole batch, as in `run_prompts`: what a row says does not depend on an earlier interruption.
+                rows = self._weighed(batch, ids)
+                self.journal.append([row for row in rows if row["request_id"] in missing])
             self.progress.update(min(start + size, len(order)), len(order))
         return self._judgements(plan)
 

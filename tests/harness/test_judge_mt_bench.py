@@ -162,14 +162,14 @@ def test_a_judge_that_dies_goes_on_where_it_was(data: Path, tmp_path: Path) -> N
     assert single(data, tmp_path / "out", idle, one, batch_size=2) == whole
 
 
-def test_another_model_asks_only_what_is_new(data: Path, tmp_path: Path) -> None:
+def test_equal_prompts_of_two_models_are_asked_once(data: Path, tmp_path: Path) -> None:
     one = kit.write_answers(tmp_path / "one.jsonl", "one")
     single(data, tmp_path / "out", kit.scripted(kit.rate_by_worth), one)
     turns = {number: (f"one says {number}", f"two adds {number}") for number in kit.QUESTIONS}
     two = kit.write_answers(tmp_path / "two.jsonl", "two", turns)
     judge = kit.scripted(kit.rate_by_worth)
     summary = single(data, tmp_path / "out", judge, one, two)
-    assert len(set(judge.engine.asked)) == len(kit.QUESTIONS) + TURNS
+    assert len(judge.engine.asked) == len(kit.QUESTIONS) + TURNS
     assert summary.models[0].by_turn["1"] == summary.models[1].by_turn["1"]
 
 
