@@ -12,6 +12,7 @@ import typer
 
 from harness.bench.command import bench_app
 from harness.distance.command import add_distance
+from harness.judge import command as judge_command
 from harness.listing import suites as list_suites
 from harness.score.command import EPILOG as SCORE_EPILOG
 from harness.score.command import score
@@ -35,6 +36,7 @@ app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |
     list_suites
 )
 add_distance(app)
+app.command(name="judge", epilog=judge_command.EPILOG)(judge_command.judge)
 
 _SUITES_HELP = (
     "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "

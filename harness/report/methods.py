@@ -18,6 +18,7 @@ METHODS = {
     "tang": "score interval for the ratio of paired right/wrong items (Tang, Tang & Chan 2003)",
     "bootstrap-t": "studentised bootstrap, paired by item, fixed seed, never narrower than Student's t with "
     "Satterthwaite's degrees of freedom",
+    "bootstrap-percentile": "percentiles over resampled items, fixed seed",
     "mover-mean": "mean of the suites' recoveries; interval by MOVER (Zou & Donner 2008) from "
     "the suites' own intervals",
     "mover-ratio": "recovery of the means over the suites; interval by MOVER for a ratio (Donner & Zou 2012)",
