@@ -12,7 +12,8 @@ EPILOG = (
     "--data-dir data --out out/judged  |  sparsebench judge base.jsonl new.jsonl --benchmark mt-bench --mode pairwise "
     "--judge ./judge --data-dir data --out out/pairs  |  sparsebench judge outputs.json --benchmark alpaca-eval "
     "--judge ./judge --data-dir data --out out/alpaca  |  sparsebench judge --from-judgments annotations.json "
-    "--data-dir data --out out/again. Started again, only what is missing is judged."
+    "--data-dir data --out out/again  |  sparsebench judge a.jsonl --judge openai:gpt-4o --base-url "
+    "https://api.openai.com/v1 --data-dir data --out out/judged. Started again, only what is missing is judged."
 )
 
 
@@ -29,8 +30,10 @@ def judge(
     ),
     benchmark: Annotated[str, typer.Option("--benchmark", "-b", help="mt-bench or alpaca-eval.")] = "mt-bench",
     judge_model: Annotated[
-        str | None, typer.Option("--judge", help="The judge: pocket, a directory or a hub id of a chat model.")
+        str | None,
+        typer.Option("--judge", help="A chat model: a directory or a hub id, or openai:NAME with --base-url."),
     ] = None,
+    base_url: Annotated[str | None, typer.Option(help="Where openai:NAME is served.")] = None,
     mode: Annotated[str, typer.Option(help="Of mt-bench: single (ratings) or pairwise (both orders).")] = "single",
     reference: Annotated[
         str | None,
@@ -92,7 +95,15 @@ def judge(
             quiet=quiet,
         )
         _go_offline(offline)
-        named = JudgeModel(judge_model, engine, device, dtype, revision, offline)
+        named = JudgeModel(
+            judge_model,
+            base_url=base_url,
+            engine=engine,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            offline=offline,
+        )
         summary = judge_answers(request, partial(open_judge, named))
     if not quiet:
         print(as_text(summary), end="")

@@ -7,7 +7,7 @@ they are what the file itself holds, and an event says so.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.judge.annotations import read_annotations
@@ -21,6 +21,9 @@ from harness.judge.request import JOURNAL
 from harness.judge.win_rates import compare_win_rates, summarize_annotations
 from harness.layout import read_json
 from suites.data import file_sha256
+
+if TYPE_CHECKING:
+    from harness.score.run import Request
 
 
 def rescore(file: Path, out: Path, *, data_dir: Path | None = None) -> JudgeSummary:
@@ -42,6 +45,17 @@ def rescore(file: Path, out: Path, *, data_dir: Path | None = None) -> JudgeSumm
     summary, verdicts = _alpaca_eval(file, data_dir) if file.suffix == ".json" else _mt_bench(file, data_dir)
     write_verdicts(out, verdicts)
     return write_summary(out, summary)
+
+
+def score(request: Request) -> str:
+    """What `sparsebench score --suite chat` does with a file of judgements; gives the text for the terminal.
+
+    Raises:
+        ConfigError: As `rescore`.
+    """
+    from harness.judge.render import as_text
+
+    return as_text(rescore(request.file, request.out, data_dir=request.data_dir))
 
 
 def _mt_bench(file: Path, data_dir: Path | None) -> tuple[JudgeSummary, list[dict[str, Any]]]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.engines.base import TextEngine
 from harness.errors import CorruptRecordError, EngineError
-from harness.evaluate.generate import run_prompts
+from harness.evaluate.generate import encode_prompt, run_prompts
 from harness.evaluate.plan import ChatText, GenSettings, Prompt
 from harness.judge.verdicts import parse_name, weigh_names
 from sparsify.progress import Progress
@@ -35,7 +36,7 @@ class Judge:
     """
 
     name: str
-    engine: Engine
+    engine: Engine | TextEngine
     identity: Mapping[str, Any]
 
 
@@ -116,21 +117,22 @@ class JudgeSession:
             CorruptRecordError: As `ask`.
         """
         plan = self._plan(prompts)
-        if not hasattr(self.judge.engine, "loglikelihoods"):  # an engine over texts, whose tokens are its own
-            detail = f"engine {self.judge.engine.name} gives no log-probabilities: preferences are 1 or 2, not weighted"
+        engine = self.judge.engine
+        if isinstance(engine, TextEngine):  # its tokens are its own
+            detail = f"engine {engine.name} gives no log-probabilities: preferences are 1 or 2, not weighted"
             self.events.append({"kind": "judge_not_weighted", "where": self.judge.name, "detail": detail})
             said = self.ask(prompts)
             return {text: replace(one, preference=parse_name(one.text)) for text, one in said.items()}
         size = self.settings.batch_size
         # Longest first, so that a batch holds prompts of like length.
-        ids = {prompt.request_id: self._encode(prompt) for prompt in plan.values()}
+        ids = {prompt.request_id: encode_prompt(engine, prompt.text) for prompt in plan.values()}
         order = sorted(plan.values(), key=lambda prompt: (-len(ids[prompt.request_id]), prompt.request_id))
         for start in range(0, len(order), size):
             batch = order[start : start + size]
             missing = {prompt.request_id for prompt in batch if prompt.request_id not in self.journal}
             if missing:
                 # The whole batch, as in `run_prompts`: what a row says does not depend on an earlier interruption.
-                rows = self._weighed(batch, ids)
+                rows = _weighed(engine, batch, ids)
                 self.journal.append([row for row in rows if row["request_id"] in missing])
             self.progress.update(min(start + size, len(order)), len(order))
         return self._judgements(plan)
@@ -142,29 +144,6 @@ class JudgeSession:
                 prompt = Prompt("", "judge", 0, text, self.settings.max_new_tokens)
                 found[text] = Prompt(prompt.hash[:32], "judge", 0, text, self.settings.max_new_tokens)
         return found
-
-    def _encode(self, prompt: Prompt) -> list[int]:
-        assert isinstance(prompt.text, ChatText)
-        return self.judge.engine.encode(chat=prompt.text.messages)
-
-    def _weighed(self, batch: Sequence[Prompt], ids: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
-        engine = self.judge.engine
-        names = [_continuation(engine, name) for name in NAMES]
-        room = engine.context_length - max(map(len, names))
-        fits = [prompt for prompt in batch if len(ids[prompt.request_id]) <= room]
-        pairs = [(ids[prompt.request_id], name) for prompt in fits for name in names]
-        found = iter(engine.loglikelihoods(pairs) if pairs else [])
-        rows = []
-        for prompt in batch:
-            row: dict[str, Any] = {"request_id": prompt.request_id, "prompt_hash": prompt.hash, "output": ""}
-            if prompt in fits:
-                logs = [_finite(next(found)[0], engine) for _ in names]
-                row |= {"status": "ok", "logprobs": dict(zip(NAMES, logs, strict=True))}
-                row["output"] = NAMES[logs[1] > logs[0]]
-            else:
-                row["status"] = "truncated_input"
-            rows.append(row)
-        return rows
 
     def _judgements(self, plan: Mapping[str, Prompt]) -> dict[str, Judgement]:
         found = {text: self._read(prompt) for text, prompt in plan.items()}
@@ -187,6 +166,25 @@ class JudgeSession:
         logs = row.get("logprobs")
         preference = weigh_names(logs["m"], logs["M"]) if logs else None
         return Judgement(str(row["output"]), row["status"], preference)
+
+
+def _weighed(engine: Engine, batch: Sequence[Prompt], ids: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
+    names = [_continuation(engine, name) for name in NAMES]
+    room = engine.context_length - max(map(len, names))
+    fits = [prompt for prompt in batch if len(ids[prompt.request_id]) <= room]
+    pairs = [(ids[prompt.request_id], name) for prompt in fits for name in names]
+    found = iter(engine.loglikelihoods(pairs) if pairs else [])
+    rows = []
+    for prompt in batch:
+        row: dict[str, Any] = {"request_id": prompt.request_id, "prompt_hash": prompt.hash, "output": ""}
+        if prompt in fits:
+            logs = [_finite(next(found)[0], engine) for _ in names]
+            row |= {"status": "ok", "logprobs": dict(zip(NAMES, logs, strict=True))}
+            row["output"] = NAMES[logs[1] > logs[0]]
+        else:
+            row["status"] = "truncated_input"
+        rows.append(row)
+    return rows
 
 
 def _finite(value: float, engine: Engine) -> float:

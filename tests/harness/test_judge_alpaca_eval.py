@@ -121,12 +121,6 @@ def test_a_judge_that_answers_nonsense_is_counted(data: Path, tmp_path: Path) ->
     assert len(rows) == N and all(row["preference"] is None for row in rows)
 
 
-def test_an_engine_without_log_probabilities_is_told(data: Path, tmp_path: Path) -> None:
-    mine = outputs(tmp_path / "mine.json", "mine")
-    summary = judged(data, tmp_path / "out", kit.scripted(lambda messages: " M\n"), mine)
-    assert "judge_not_weighted" in {event.kind for event in summary.events}
-    assert summary.models[0].published["n_wins"] == N - sum(map(is_switched, kit.INSTRUCTIONS))
-
 
 def test_a_broken_judge_is_an_error(data: Path, tmp_path: Path) -> None:
     mine = outputs(tmp_path / "mine.json", "mine")

@@ -19,6 +19,6 @@ FORMATS: Mapping[str, tuple[Format, ...]] = {
 }
 """Suites whose answers are scored item by item; the first format that a file's first row fits is taken."""
 
-SCORERS: Mapping[str, str] = {}
+SCORERS: Mapping[str, str] = {"chat": "harness.judge.rescore:score"}
 """Suites whose files hold more than answers, such as judgements: `module:function`, imported when it is asked for; it
 takes the `harness.score.run.Request`, writes the folder, and gives the text for the terminal."""
