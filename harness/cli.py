@@ -27,7 +27,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
-add_distance(app)
 
 _SUITES_HELP = (
     "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge; repeatable."
@@ -279,6 +278,9 @@ def perplexity(
     if not quiet:
         print(table(results), end="")
         print(f"results: {out / 'perplexity.json'}")
+
+
+add_distance(app)
 
 
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")
