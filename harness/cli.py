@@ -31,12 +31,6 @@ app = typer.Typer(
 data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
-app.command(epilog=SCORE_EPILOG)(score)
-app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |  sparsebench suites --json")(
-    list_suites
-)
-add_distance(app)
-app.command(name="judge", epilog=judge_command.EPILOG)(judge_command.judge)
 
 _SUITES_HELP = (
     "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "
@@ -266,6 +260,14 @@ def perplexity(
     if not quiet:
         print(table(results), end="")
         print(f"results: {out / 'perplexity.json'}")
+
+
+add_distance(app)
+app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |  sparsebench suites --json")(
+    list_suites
+)
+app.command(epilog=SCORE_EPILOG)(score)
+app.command(name="judge", epilog=judge_command.EPILOG)(judge_command.judge)
 
 
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")

@@ -121,7 +121,6 @@ def test_a_judge_that_answers_nonsense_is_counted(data: Path, tmp_path: Path) ->
     assert len(rows) == N and all(row["preference"] is None for row in rows)
 
 
-
 def test_a_broken_judge_is_an_error(data: Path, tmp_path: Path) -> None:
     mine = outputs(tmp_path / "mine.json", "mine")
     with pytest.raises(EngineError, match="NaN"):
