@@ -328,8 +328,8 @@ def test_each_limit_holds_and_the_defaults_are_not_too_low(
 
 def test_output_is_bounded_and_costs_the_harness_nothing(sandbox: Sandbox) -> None:
     flood = "import os\ndef f(x):\n    for fd in (1, 2):\n        for _ in range(64):\n            os.write(fd, bytes(1 << 20))\n    return 2\n"  # noqa: E501
-    assert _run(sandbox, flood, "assert candidate(1) == 2").passed
-    verdict = _run(sandbox, "def f(x):\n    return 'x' * (20 << 20)\n", "candidate(1)")
+    assert _run(sandbox, flood, "assert candidate(1) == 2", wall_seconds=60.0).passed
+    verdict = _run(sandbox, "def f(x):\n    return 'x' * (80 << 20)\n", "candidate(1)", wall_seconds=60.0)
     assert verdict.status == "error:UnsupportedType" and "too large" in verdict.detail
 
 

@@ -152,11 +152,11 @@ ANSWERS: tuple[Threat, ...] = (
     fool(
         "huge_text",
         _JUDGE,
-        "answers with a text of 64 MiB",
+        "answers with a text of 96 MiB",
         "a frame has a size limit",
         """
         def f(x):
-            return "x" * (64 << 20)
+            return "x" * (96 << 20)
         """,
         ("error:UnsupportedType",),
     ),
