@@ -76,7 +76,7 @@ def run(hub: Any, home: Path, code: str, *arguments: str, **environment: str) ->
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
