@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suites.errors import SuiteError
-from suites.problems import NUMPY_STAND_IN, called
+from suites.problems import called
 
 Row = Mapping[str, Any]
 
@@ -83,12 +83,6 @@ def gsm8k(row: Row) -> dict[str, Any]:
 def code(row: Row) -> dict[str, Any]:
     """HumanEval: its five fields."""
     return {name: _text(row, name) for name in ("task_id", "prompt", "entry_point", "canonical_solution", "test")}
-
-
-def humaneval_plus(row: Row) -> dict[str, Any]:
-    """HumanEval+ in HumanEval's format: the tests ask numpy for one function, which no sandbox need hold for that."""
-    doc = code(row)
-    return {**doc, "test": doc["test"].replace("import numpy as np\n", NUMPY_STAND_IN, 1)}
 
 
 def mbpp(row: Row) -> dict[str, Any]:
@@ -228,7 +222,6 @@ def mmlu(row: Row) -> dict[str, Any]:
 NORMALISE: dict[str, Callable[[Row], dict[str, Any]]] = {
     "gsm8k": gsm8k,
     "code": code,
-    "humaneval_plus": humaneval_plus,
     "mbpp": mbpp,
     "instruct": instruct,
     "chat": chat,

@@ -25,6 +25,8 @@ from suites.data import file_sha256
 if TYPE_CHECKING:
     from harness.score.run import Request
 
+_START = 100_000
+
 
 def rescore(file: Path, out: Path, *, data_dir: Path | None = None) -> JudgeSummary:
     """Recompute grades or win rates from a file of judgements; writes `verdicts.jsonl` and `summary.json` to `out`.
@@ -55,7 +57,21 @@ def score(request: Request) -> str:
     """
     from harness.judge.render import as_text
 
+    if not _holds_judgements(request.file):
+        raise ConfigError(
+            f"{request.file} holds no judgements; answers are judged first: sparsebench judge {request.file} ..."
+        )
     return as_text(rescore(request.file, request.out, data_dir=request.data_dir))
+
+
+def _holds_judgements(file: Path) -> bool:
+    """Whether a file is not one of answers alone; what cannot be read is left to its own reader."""
+    try:
+        with file.open(encoding="utf-8") as lines:
+            start = lines.read(_START)
+    except (OSError, UnicodeDecodeError):
+        return True
+    return '"choices"' not in start and ('"output"' not in start or '"output_1"' in start)
 
 
 def _mt_bench(file: Path, data_dir: Path | None) -> tuple[JudgeSummary, list[dict[str, Any]]]:

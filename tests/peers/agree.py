@@ -137,12 +137,10 @@ def mbpp(data: Path, n: int | None) -> list[Agreement]:
 
 def humaneval_plus(data: Path, n: int | None) -> list[Agreement]:
     """HumanEval+ with the real numpy in its tests."""
-    from suites.problems import NUMPY_STAND_IN
 
     def source(doc: dict[str, Any], program: str) -> str:
-        test = doc["test"].replace(NUMPY_STAND_IN, "import numpy as np\n")
-        assert "import numpy" in test
-        return f"{program}\n{test}\ncheck({doc['entry_point']})\n"
+        assert "import numpy" in doc["test"]
+        return f"{program}\n{doc['test']}\ncheck({doc['entry_point']})\n"
 
     return [_in_one_process("humaneval-plus", "code, preset humaneval-plus", data, n, source)]
 
