@@ -77,7 +77,8 @@ def test_our_own_judgements_give_the_same_numbers(mode: Any, data: Path, tmp_pat
 def test_our_own_annotations_give_the_same_numbers(data: Path, tmp_path: Path) -> None:
     texts = {text: "mine " + text * (i % 3 + 1) for i, text in enumerate(kit.INSTRUCTIONS[:-2])}
     mine = kit.write_outputs(tmp_path / "mine.json", "mine", texts)
-    judge = kit.scripted(lambda messages: "M" if len(messages[-1]["content"]) % 3 else "no")
+    sure = {"m": -3.0, "M": -0.1}
+    judge = kit.weighing(lambda messages, name: sure[name] if len(messages[-1]["content"]) % 3 else -9.0)
     request = JudgeRequest("alpaca-eval", (str(mine),), data, tmp_path / "out", quiet=True)
     whole = judge_answers(request, lambda: judge)
     again = rescore(tmp_path / "out" / "mine" / "annotations.json", tmp_path / "again", data_dir=data)

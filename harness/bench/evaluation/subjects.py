@@ -52,8 +52,8 @@ def make_random(path: Path, *, tokenizer_from: Path, shape: dict[str, Any] | Non
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from harness.engines._ends import end_ids
     from harness.engines._load import load_tokenizer
-    from harness.engines.torch import end_ids
     from sparsify.checkpoint import copy_companions
 
     torch.manual_seed(0)
@@ -63,7 +63,8 @@ def make_random(path: Path, *, tokenizer_from: Path, shape: dict[str, Any] | Non
     tokenizer = load_tokenizer(path)
     with torch.no_grad():
         # A logit of exactly 0 is below the largest of hundreds of random ones.
-        model.lm_head.weight[sorted({*end_ids(model, tokenizer), tokenizer.pad_token_id})] = 0
+        ends = end_ids((model.generation_config, model.config), tokenizer)
+        model.lm_head.weight[sorted({*ends, tokenizer.pad_token_id})] = 0
     model.generation_config.eos_token_id = None
     model.save_pretrained(path)
     copy_companions(tokenizer_from, path)
