@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,8 @@ def test_a_small_run_measures_goes_on_and_reports(tmp_path: Path) -> None:
     before = (tmp_path / "out" / "arms.jsonl").read_text()
     again = run_benchmark(plan_of(tmp_path, f"pocket/slice25+{RECOVERY},pocket/dense"), quiet=True)
     assert (tmp_path / "out" / "arms.jsonl").read_text() == before and again["arms"] == whole["arms"]
+    elsewhere = replace(plan_of(tmp_path, "pocket/dense"), work=tmp_path / "nothing", data=tmp_path / "nothing")
+    assert run_benchmark(elsewhere, measure=False, quiet=True)["arms"] == whole["arms"]
 
 
 def test_a_report_of_nothing(tmp_path: Path) -> None:

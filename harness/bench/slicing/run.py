@@ -68,25 +68,8 @@ def run_benchmark(plan: Plan, *, measure: bool = True, quiet: bool = False) -> d
         ConfigError: A model or a text is missing, or a report is asked for and nothing was measured.
         InfrastructureError: A worker died, the disk is full, or no sandbox can run generated code.
     """
-    from harness.run import RunOptions
-
-    options = RunOptions(jobs=plan.jobs)
-    place = Place(
-        models={model: _directory(model, plan, train=measure) for model in plan.models},
-        data=plan.data,
-        work=plan.work,
-        engine=usable_engine(plan.engine),
-        threads=options.threads,
-    )
     journal = Journal(plan.out / JOURNAL)
-    keys = {model: _key(directory, plan.settings) for model, directory in place.models.items()}
-    if measure:
-        _measure(plan, place, journal, keys, workers=options.workers, quiet=quiet)
-        if plan.speed:
-            rows = measure_speed(
-                plan.work / "speed", plan.out / "speed", place.models["pocket"], budget=plan.speed, quiet=quiet
-            )
-            write_json_atomic(plan.out / SPEED, {"machine": describe_machine(), "rows": rows})
+    keys = _measured(plan, journal, quiet=quiet) if measure else _journaled(plan, journal)
     record = Record(journal.lines, keys, plan.settings)
     if not record.arms and not record.failed:
         raise ConfigError(f"{plan.out / JOURNAL} holds nothing that was measured with these settings")
@@ -119,6 +102,36 @@ def write_results(results: Mapping[str, Any], record: Record, models: Sequence[s
     }
     write_json_atomic(out / "results.json", whole)
     return whole
+
+
+def _measured(plan: Plan, journal: Journal, *, quiet: bool) -> dict[str, dict[str, Any]]:
+    """Run what is missing; what the lines of each model belong to."""
+    from harness.run import RunOptions
+
+    options = RunOptions(jobs=plan.jobs)
+    place = Place(
+        models={model: _directory(model, plan) for model in plan.models},
+        data=plan.data,
+        work=plan.work,
+        engine=usable_engine(plan.engine),
+        threads=options.threads,
+    )
+    keys = {model: _key(directory, plan.settings) for model, directory in place.models.items()}
+    _measure(plan, place, journal, keys, workers=options.workers, quiet=quiet)
+    if plan.speed:
+        rows = measure_speed(
+            plan.work / "speed", plan.out / "speed", place.models["pocket"], budget=plan.speed, quiet=quiet
+        )
+        write_json_atomic(plan.out / SPEED, {"machine": describe_machine(), "rows": rows})
+    return keys
+
+
+def _journaled(plan: Plan, journal: Journal) -> dict[str, dict[str, Any]]:
+    """What the last lines of each model belong to: a report needs no model, which may be of another machine."""
+    settings = _settings_key(plan.settings)
+    lines = [line for line in journal.lines if line["settings_sha256"] == settings["settings_sha256"]]
+    found = {line["model"]: {"model_sha256": line["model_sha256"], **settings} for line in lines}
+    return {model: found.get(model, {"model_sha256": None, **settings}) for model in plan.models}
 
 
 def _measure(
@@ -170,20 +183,21 @@ def _known(journal: Journal, arm: Arm, key: Mapping[str, Any]) -> bool:
 def _key(directory: Path, settings: Settings) -> dict[str, Any]:
     from sparsify.checkpoint import model_fingerprint
 
-    return {"model_sha256": model_fingerprint(directory), "settings_sha256": sha256_json(asdict(settings))}
+    return {"model_sha256": model_fingerprint(directory), **_settings_key(settings)}
 
 
-def _directory(model: str, plan: Plan, *, train: bool) -> Path:
+def _settings_key(settings: Settings) -> dict[str, Any]:
+    return {"settings_sha256": sha256_json(asdict(settings))}
+
+
+def _directory(model: str, plan: Plan) -> Path:
     from harness.models import model_directory
 
     if model != "text":
         return model_directory(model, offline=True)
     from harness.bench.sparsify.text_model import TextModel, make_text_model
 
-    work = plan.work / "text-model"
-    if not train and not (work / "model").is_dir():
-        raise ConfigError(f"{work} holds no text model; leave --report out, or --model text")
-    return make_text_model(plan.data, work, TextModel())
+    return make_text_model(plan.data, plan.work / "text-model", TextModel())
 
 
 def _speed_rows(path: Path) -> list[dict[str, Any]]:
