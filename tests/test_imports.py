@@ -73,7 +73,8 @@ import importlib, os, signal, socket, threading
 real = socket.socket.connect
 def refuse(*a): raise AssertionError("a socket was opened at import")
 socket.socket.connect = refuse
-import torch, transformers, lm_eval.api.task, lm_eval.tasks, pyarrow, scipy.stats, datasets  # theirs, not ours
+import torch, transformers.masking_utils, transformers.modeling_utils, lm_eval.api.task, lm_eval.tasks  # theirs
+import pyarrow, scipy.stats, datasets
 before = (dict(os.environ), os.getcwd(), signal.getsignal(signal.SIGINT), threading.active_count())
 for name in {names!r}:
     importlib.import_module(name)
