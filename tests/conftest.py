@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 # One OpenMP thread: small models are no faster with more, results are the same everywhere, and the resume tests fork
 # (a forked child cannot use the thread pool of its parent).
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# The same examples every time: a change is judged by what it changed. `SPARSEBENCH_PROPERTIES=random` draws new ones.
+settings.register_profile("fixed", derandomize=True, database=None)
+settings.register_profile("random", print_blob=True)
+settings.load_profile(os.environ.get("SPARSEBENCH_PROPERTIES", "fixed"))

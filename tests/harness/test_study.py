@@ -22,7 +22,7 @@ def write(tmp_path: Path, **changes: object) -> str:
     return str(path)
 
 
-def test_the_pocket_study_has_the_nine_variants_and_five_suites() -> None:
+def test_the_pocket_study_has_the_ten_variants_and_five_suites() -> None:
     assert "pocket" in builtin_studies()
     study = load_study("pocket")
     assert list(study.variants) == [
@@ -35,6 +35,7 @@ def test_the_pocket_study_has_the_nine_variants_and_five_suites() -> None:
         "2of4-int8",
         "sparse70-recovered",
         "sparse70-recovered-int8",
+        "slice25-recovered",
     ]
     assert set(study.suites) == {"chat", "instruct", "code", "gsm8k", "summarization"}
     assert {panel.workload for panel in study.speed} == {"decode", "prefill"}

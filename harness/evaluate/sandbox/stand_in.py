@@ -84,6 +84,8 @@ def allclose(a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08, equal_nan
     (shape_a, items_a), (shape_b, items_b) = _array(a), _array(b)
     if _needs_objects(shape_b, items_b):
         raise TypeError("the expected value is no number")
+    if equal_nan and _needs_objects(shape_a or (1,), items_a):
+        raise TypeError("the value is no number")  # numpy looks for NaN in it even where nothing is compared
     rank = max(len(shape_a), len(shape_b))
     shape_a, shape_b = (1,) * (rank - len(shape_a)) + shape_a, (1,) * (rank - len(shape_b)) + shape_b
     wanted = tuple(n if m == 1 else m for m, n in zip(shape_a, shape_b))  # noqa: B905 - `strict` needs Python 3.10
