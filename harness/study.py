@@ -67,19 +67,21 @@ class SuiteSpec(Strict):
 class SpeedSpec(Strict):
     """One speed panel: all its variants, interleaved, on this host."""
 
-    workload: Literal["decode", "prefill", "throughput"]
-    variants: Literal["all"] | tuple[str, ...] = "all"
+    workload: Literal["decode", "prefill", "throughput"] = Field(
+        description="tokens one at a time, the reading of a prompt, or batches of whole answers"
+    )
+    variants: Literal["all"] | tuple[str, ...] = Field("all", description="variants to time")
     engine: EngineName = Field("torch", description="the baseline's engine")
     engines: tuple[EngineName, ...] = Field(
         (), description="other engines that all variants run on as well; rows of one that is not built here say so"
     )
     baseline: str | None = Field(None, description="default: the study's first variant")
     context: int = Field(128, gt=0, description="tokens in the cache (decode) or in the prompt (prefill)")
-    batch: int = Field(1, gt=0)
+    batch: int = Field(1, gt=0, description="sequences at a time")
     batches: tuple[Annotated[int, Field(gt=0)], ...] = Field((), description="throughput: batch sizes, ascending")
     new_tokens: int = Field(16, gt=0, description="tokens that one decode measurement times, or throughput generates")
-    threads: int = Field(1, gt=0)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: int = Field(1, gt=0, description="of each process")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of weights not quantized")
     budget_s: float = Field(40.0, gt=0, description="seconds to spend on one run; a restless machine costs repeats")
     attempts: int = Field(3, gt=0, description="runs at most while the machine is too restless to decide")
 
@@ -105,23 +107,23 @@ class DistanceSpec(Strict):
     context: int = Field(512, ge=2, description="tokens of a window")
     windows: int | None = Field(50, gt=0, description="the first so many windows; null for all")
     new_tokens: int = Field(64, gt=0, description="length of greedy continuations at most")
-    batch_size: int = Field(16, gt=0)
+    batch_size: int = Field(16, gt=0, description="texts at a time")
 
 
 class Study(Strict):
     """The unit that a user runs."""
 
     version: Literal[1] = 1
-    name: str = Field(pattern=_NAME)
+    name: str = Field(pattern=_NAME, description="default: the file's name without its ending")
     description: str = ""
-    models: dict[str, ModelSpec] = Field(default_factory=dict)
-    variants: dict[str, VariantSpec] = Field(min_length=1)
-    suites: dict[str, SuiteSpec] = Field(default_factory=dict)
-    engine: AnyEngineSpec = EngineSpec()
-    speed: tuple[SpeedSpec, ...] = ()
-    distance: DistanceSpec | None = None
-    gates: tuple[GateRule, ...] = ()
-    seed: int = 0
+    models: dict[str, ModelSpec] = Field(default_factory=dict, description="what variants are made from")
+    variants: dict[str, VariantSpec] = Field(min_length=1, description="what is compared; the first is the reference")
+    suites: dict[str, SuiteSpec] = Field(default_factory=dict, description="skills to measure, of every variant")
+    engine: AnyEngineSpec = Field(EngineSpec(), description="what runs the suites")
+    speed: tuple[SpeedSpec, ...] = Field((), description="speed panels, measured one after the other")
+    distance: DistanceSpec | None = Field(None, description="agreement and KL with the baseline on fixed text")
+    gates: tuple[GateRule, ...] = Field((), description="rules that `sparsebench gate` checks")
+    seed: int = Field(0, description="of sampling, where a preset samples")
 
     @field_validator("engine", mode="before")
     @classmethod
