@@ -1,1 +1,1 @@
-"""The reference pages of docs/, made from the schemas and the command line: `python -m harness.docs docs/reference`."""
+"""The generated parts of docs/: reference pages, planning tables, pictures. `python -m harness.docs docs` writes them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-NOTE = "<!-- Made by `python -m harness.docs docs/reference`; do not edit. -->\n"
+NOTE = "<!-- Made by `python -m harness.docs docs`; do not edit. -->\n"
 
 
 def reference_pages() -> dict[str, str]:

@@ -13,15 +13,15 @@ from sparsify.train import lora_settings, settings
 
 _STUDY = """# Study files
 
-A study is one YAML file: models, variants, suites, speed panels, distance and gate rules. `sparsebench run FILE --out DIR`
+A study is one YAML file: models, variants, suites, speed panels, distance and gate rules. `sparsebench run FILE`
 runs it, `--dry-run` shows the plan. An unknown key is an error that names the allowed ones. Built-in studies:
 [harness/studies](../../harness/studies). How to write one: [first study](../tutorial/first-study.md).
 """
 _RECIPES = """# Recipes
 
-A recipe is a YAML file with `stages:`, a list; each item is one of `slice`, `prune`, `pretrain`, `finetune`, `quantize` with
-its keys. `slice` comes before `prune`, `quantize` comes last. The bundled ones are below, and so is every key. What the
-stages promise: [sparsify/README.md](../../sparsify/README.md).
+A recipe is a YAML file with `stages:`, a list; each item is one of `slice`, `prune`, `pretrain`, `finetune`, `quantize`
+with its keys. `slice` comes before `prune`, `quantize` comes last. The bundled ones are below, and so is every key. What
+the stages promise: [sparsify/README.md](../../sparsify/README.md).
 """
 _RECORDS = """# Records
 

@@ -115,10 +115,9 @@ def words_of(command: str) -> list[list[str]]:
 def sparsebench_calls(command: str) -> Iterator[list[str]]:
     """The arguments of each call of `sparsebench` in a command, whatever stands in front of it."""
     for words in words_of(command):
-        for index, word in enumerate(words):
-            if word == "sparsebench" or word.endswith("/sparsebench"):
-                yield words[index + 1 :]
-                break
+        named = [index for index, word in enumerate(words) if word == "sparsebench" or word.endswith("bin/sparsebench")]
+        if named and "pip" not in words[:2]:
+            yield words[named[0] + 1 :]
 
 
 def occurs(quoted: str, printed: str, *, numbers_vary: bool) -> str | None:

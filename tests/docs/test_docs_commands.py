@@ -28,6 +28,7 @@ world_kit = SimpleNamespace(**runpy.run_path(str(HERE / "doc_world.py")))
 ROOT = docs.ROOT
 ALL = os.environ.get("SPARSEBENCH_DOCS") == "all"
 PAGES = docs.pages()
+COMMAND: Any = typer.main.get_command(app)
 TUTORIAL = ROOT / "docs" / "tutorial" / "first-study.md"
 OTHERS = [
     ROOT / "README.md",
@@ -65,7 +66,7 @@ def click_command(arguments: list[str]) -> None:
 
     Raises what the command line would: an unknown verb or option, a missing argument, a value of another type.
     """
-    command: Any = typer.main.get_command(app)
+    command: Any = COMMAND
     name = "sparsebench"
     rest = list(arguments)
     while hasattr(command, "commands"):

@@ -22,7 +22,7 @@ PAGES = reference_pages()
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_committed_pages_are_current(name: str) -> None:
     committed = (REFERENCE / name).read_text(encoding="utf-8")
-    assert committed == PAGES[name], "run `python -m harness.docs docs/reference` and read the diff"
+    assert committed == PAGES[name], "run `python -m harness.docs docs` and read the diff"
 
 
 def test_no_page_is_left_over() -> None:
