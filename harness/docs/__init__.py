@@ -1,1 +1,1 @@
-"""The generated parts of docs/: reference pages, planning tables, pictures. `python -m harness.docs docs` writes them."""
+"""What is generated in docs/ (reference, planning tables, pictures); `python -m harness.docs docs` writes it."""

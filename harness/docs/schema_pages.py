@@ -20,8 +20,8 @@ runs it, `--dry-run` shows the plan. An unknown key is an error that names the a
 _RECIPES = """# Recipes
 
 A recipe is a YAML file with `stages:`, a list; each item is one of `slice`, `prune`, `pretrain`, `finetune`, `quantize`
-with its keys. `slice` comes before `prune`, `quantize` comes last. The bundled ones are below, and so is every key. What
-the stages promise: [sparsify/README.md](../../sparsify/README.md).
+with its keys. `slice` comes before `prune`, `quantize` comes last. The bundled ones are below, and so is every key.
+What the stages promise: [sparsify/README.md](../../sparsify/README.md).
 """
 _RECORDS = """# Records
 

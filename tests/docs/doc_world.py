@@ -8,7 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-import threading
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 HARNESS_TESTS = ROOT / "tests" / "harness"
+WARM = Path(__file__).with_name("warm.py")
 ADDRESS = "http://127.0.0.1:8000"
 
 
@@ -28,25 +29,38 @@ class World:
 
     Args:
         scratch: Where all of it lies.
+        warm: Commands are forked from one process that has the libraries (warm.py); else each is a new process.
     """
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, *, warm: bool) -> None:
         self.scratch = scratch
         self.bin = scratch / "bin"
         self.bin.mkdir()
-        self._stub("sparsebench", "import sys; from harness.cli import main; sys.exit(main())")
-        self._stub("python", None)
         self._made: dict[str, Path] = {}
         self._held = ExitStack()
         self._server: Any = None
-        self._lock = threading.Lock()
-
-    def _stub(self, name: str, code: str | None) -> None:
         # -P: the page's folder is not a place to import from.
-        call = f"exec '{sys.executable}' -P" + (f' -c "{code}"' if code else "")
+        self._stub("python", f"'{sys.executable}' -P")
+        if warm:
+            self._stub("sparsebench", f"'{sys.executable}' -SE '{WARM}' call '{self._warm_server()}'")
+        else:
+            code = "import sys; from harness.cli import main; sys.exit(main())"
+            self._stub("sparsebench", f"'{sys.executable}' -P -c \"{code}\"")
+
+    def _stub(self, name: str, call: str) -> None:
         path = self.bin / name
-        path.write_text(f'#!/bin/sh\n{call} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec {call} "$@"\n')
         path.chmod(0o755)
+
+    def _warm_server(self) -> Path:
+        # Paths of sockets are short; that of the scratch folder may not be.
+        socket = Path(self._held.enter_context(tempfile.TemporaryDirectory(prefix="sb"))) / "s"
+        command = [sys.executable, "-P", str(WARM), "serve", str(socket)]
+        server = subprocess.Popen(command, env=self.environment(), stdout=subprocess.PIPE, text=True)
+        self._held.callback(server.wait)
+        self._held.callback(server.terminate)
+        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        return socket
 
     def environment(self) -> dict[str, str]:
         """What commands see: no key, no network, no configuration of the user."""
