@@ -1,8 +1,8 @@
 """Every command in the documents: its options are those of the command line, and it does what the page shows.
 
 Plain `tox` runs all but what a page marks as slow, in processes forked from one that has the libraries. `tox -e docs`
-(SPARSEBENCH_DOCS=all) runs the slow ones too, each command in a new process. What cannot run on a test machine is marked
-`not run` with a reason; COUNTED lists all marks, so that neither list grows unseen.
+(SPARSEBENCH_DOCS=all) runs the slow ones too, each command in a new process. What cannot run on a test machine is
+marked `not run` with a reason; COUNTED lists all marks, so that neither list grows unseen.
 """
 
 from __future__ import annotations
