@@ -97,16 +97,12 @@ class StagePlan:
         lines: The costs for people.
         seconds: Estimate; 0 where it is less than anyone waits for.
         host_bytes: Peak of the process above its start, on the CPU; 0 where it is not estimated.
-        work_bytes: Peak on the GPU, or where the model is trained or sliced; 0 for pruning on the CPU.
-        disk_bytes: Peak of what is written while it works.
     """
 
     kind: str
     lines: tuple[str, ...]
     seconds: float
     host_bytes: int = 0
-    work_bytes: int = 0
-    disk_bytes: int = 0
 
 
 def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[StagePlan]:
@@ -115,29 +111,22 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
     Raises:
         SparsifyError: The model cannot be used.
     """
-    return plan_model(load_skeleton(model_dir), recipe, machine, stored=open_checkpoint(model_dir).bytes)
-
-
-def plan_model(model: nn.Module, recipe: Recipe, machine: Machine, *, stored: int) -> list[StagePlan]:
-    """The plan of every stage of a recipe for a skeleton, whose weight files take `stored` bytes.
-
-    Raises:
-        SparsifyError: The model cannot be used.
-    """
+    source = open_checkpoint(model_dir)
+    model = load_skeleton(model_dir)
     structure = find_structure(model)
+    stored = source.bytes
     plans = []
     for stage in recipe.stages:
-        seconds, host, works, disk = 0.0, 0, 0, stored
+        seconds, host = 0.0, 0
         if stage.slice is not None:
             cut = plan_slice(model, structure, stage.slice, machine.scale(RATES), stored=stored)
-            seconds, host, works, disk = cut.seconds, _LIBRARIES + cut.bytes, cut.bytes, cut.disk_bytes
+            seconds, host = cut.seconds, _LIBRARIES + cut.bytes
             where = "memory" if machine.kind == "cpu" else "device memory"
             took = f"{where} {_gb(host)} above the start, disk {_gb(cut.disk_bytes)} while it works"
             lines = [*cut.lines, f"  {took}; roughly {_time(seconds)}"]
         elif stage.prune is not None:
             plan = plan_prune(model, structure, stage.prune, machine, stored=stored)
             lines, seconds, host = plan.lines(), plan.seconds, plan.host_bytes
-            works, disk = plan.device_bytes, plan.disk_bytes
         elif stage.training is not None:
             work = plan_training(
                 model,
@@ -146,7 +135,7 @@ def plan_model(model: nn.Module, recipe: Recipe, machine: Machine, *, stored: in
                 width=max(1, _width(model, structure)),
                 stored=stored,
             )
-            seconds, works, disk = work.operations / machine.scale(RATES), work.bytes, work.disk_bytes
+            seconds = work.operations / machine.scale(RATES)
             lines = _training_lines(stage.training, work, seconds)
         elif stage.quantize is not None and stage.quantize.calibration is not None:
             # GPTQ lives on what SparseGPT lives on: a block, its Gram matrices, a factor and a few copies of a weight.
@@ -154,11 +143,10 @@ def plan_model(model: nn.Module, recipe: Recipe, machine: Machine, *, stored: in
             like = PruneStage(method="sparsegpt", sparsity=0.5, calibration=settings, skip=skip)
             plan = plan_prune(model, structure, like, machine, stored=stored)
             lines, seconds = plan.lines("quantize"), plan.seconds
-            works, disk = plan.device_bytes, plan.disk_bytes
         else:
             largest = max(linear_weight(model, name).numel() for name in structure.all_linears)
             lines = [f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}"]
-        plans.append(StagePlan(stage.kind, tuple(lines), seconds, host, works, disk))
+        plans.append(StagePlan(stage.kind, tuple(lines), seconds, host))
     return plans
 
 

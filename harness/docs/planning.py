@@ -74,23 +74,46 @@ def skeleton(shape: dict[str, Any]) -> Any:
 
 def plan_tables() -> str:
     """A table for each shape, between the lines by which a page is brought up to date."""
-    from sparsify.plan import Machine, plan_model
-    from sparsify.recipe import parse_recipe
-
     parts = [BEGIN]
     for name, shape in SHAPES.items():
         model = skeleton(shape)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         rows = []
         for title, stage in STAGES.items():
-            recipe = parse_recipe({"stages": [stage]}, name="plan", where=title)
-            (plan,) = plan_model(model, recipe, Machine("cuda"), stored=2 * parameters)
-            took = (plan.work_bytes, plan.disk_bytes)
-            rows.append([title, *map(_gb, took), _hours(plan.seconds)])
+            memory, disk, seconds = _costs(model, title, stage, shape["hidden_size"], stored=2 * parameters)
+            rows.append([title, _gb(memory), _gb(disk), _hours(seconds)])
         head = ("stage", "device memory", "disk", "one GPU, roughly")
         weights = f"{parameters:,} parameters, {_gb(2 * parameters)} in bfloat16."
         parts.append(f"### {name}\n\n{weights}\n\n{table(head, rows)}")
     return "\n\n".join([*parts, END]) + "\n"
+
+
+def _costs(model: Any, title: str, stage: dict[str, Any], width: int, *, stored: int) -> tuple[int, int, float]:
+    """(bytes where the model runs or is trained, bytes on disk, seconds) of one stage on one GPU."""
+    from sparsify.blocks import find_structure
+    from sparsify.plan import RATES, Machine, plan_prune
+    from sparsify.recipe import PruneStage, parse_recipe
+    from sparsify.slicegpt.plan import plan_slice
+    from sparsify.train.plan import plan_training
+
+    machine = Machine("cuda")
+    rate = machine.scale(RATES)
+    structure = find_structure(model)
+    (spec,) = parse_recipe({"stages": [stage]}, name="plan", where=title).stages
+    if spec.training is not None:
+        work = plan_training(model, spec.training.settings, blocks=len(structure.blocks), width=width, stored=stored)
+        return work.bytes, work.disk_bytes, work.operations / rate
+    if spec.slice is not None:
+        cut = plan_slice(model, structure, spec.slice, rate, stored=stored)
+        return cut.bytes, cut.disk_bytes, cut.seconds
+    prune = spec.prune
+    if prune is None:
+        # GPTQ lives on what SparseGPT lives on, as in `plan_stages`.
+        assert spec.quantize is not None
+        calibration = spec.quantize.calibration
+        prune = PruneStage(method="sparsegpt", sparsity=0.5, calibration=calibration, skip=spec.quantize.skip)
+    plan = plan_prune(model, structure, prune, machine, stored=stored)
+    return plan.device_bytes, plan.disk_bytes, plan.seconds
 
 
 def updated(document: str) -> str:
