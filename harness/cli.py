@@ -13,6 +13,7 @@ import typer
 from harness.bench.command import bench_app
 from harness.distance.command import add_distance
 from harness.judge import command as judge_command
+from harness.leaderboard import command as leaderboard_command
 from harness.listing import suites as list_suites
 from harness.score.command import EPILOG as SCORE_EPILOG
 from harness.score.command import score
@@ -268,6 +269,7 @@ app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |
 )
 app.command(epilog=SCORE_EPILOG)(score)
 app.command(name="judge", epilog=judge_command.EPILOG)(judge_command.judge)
+app.command(name="leaderboard", epilog=leaderboard_command.EPILOG)(leaderboard_command.leaderboard)
 
 
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")

@@ -13,7 +13,8 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.leaderboard.lm_eval_file import LmEvalFile, RunConfig, Value, metrics_of, read_lm_eval
 from harness.leaderboard.lm_eval_samples import read_scores, samples_path
-from harness.leaderboard.model import ITEMS_UNKNOWN, Cell, LeftOut, Protocol, Row, Source
+from harness.leaderboard.model import ITEMS_UNKNOWN, Cell, LeftOut, Protocol, Row, Scores, Source
+from harness.stats import score_ci, wilson_interval
 from harness.stats.estimate import Z95
 
 PREFERRED = (
@@ -113,32 +114,46 @@ def _cell(file: LmEvalFile, path: Path, task: str, chosen: Value, values: Sequen
         "system": (file.system_instruction_sha or "none")[:12],
         "task_hash": _task_hash(file, task),
     }
+    interval, method = _interval(chosen, scores, n)
     notes = [chosen.reason] if chosen.reason else []
-    if chosen.value is not None and chosen.stderr is None:
-        notes.append(f"the standard error of {chosen.key} is N/A, so it is not ranked")
+    if chosen.value is not None and interval is None:
+        told = "is N/A" if chosen.stderr is None else "is 0"
+        notes.append(f"the standard error of {chosen.key} {told}, so it is not ranked")
     if n and scores and len(scores.keys) != n:
         notes.append(f"{len(scores.keys)} samples for {n} documents")
     cell = Cell(
         value=chosen.value,
         n=n,
         n_total=n,
-        se=chosen.stderr,
-        ci95=_interval(chosen),
-        method="lm-eval" if chosen.stderr is not None else "none",
-        where=f"/results/{_pointer(task)}/{_pointer(chosen.key)}",
+        se=chosen.stderr or None,
+        ci95=interval,
+        method=method,
+        where=_pointer(task, chosen.key),
         note="; ".join(notes) or None,
         scores=scores,
         unpaired=unpaired,
         complete=chosen.value is not None,
-        others=tuple((value.key, value.value, value.stderr) for value in values if value is not chosen),
+        others=tuple((v.key, v.value, v.stderr, _pointer(task, v.key)) for v in values if v is not chosen),
     )
     return Protocol(task, chosen.key, "lm-eval", tuple(sorted(settings.items())), better is not False), cell
 
 
-def _interval(chosen: Value) -> tuple[float, float] | None:
-    if chosen.value is None or chosen.stderr is None:
-        return None
-    return chosen.value - Z95 * chosen.stderr, chosen.value + Z95 * chosen.stderr
+def _interval(chosen: Value, scores: Scores | None, n: int) -> tuple[tuple[float, float] | None, str]:
+    """A 95 % interval: from the samples where they are there, else from lm-eval's standard error."""
+    value = chosen.value
+    if value is None:
+        return None, "none"
+    if scores is not None:
+        found = score_ci(scores.values)
+        return found.ci95, found.method
+    if chosen.stderr:
+        low, high = value - Z95 * chosen.stderr, value + Z95 * chosen.stderr
+        # A share stays one; other metrics (perplexity) have no such bounds.
+        return ((max(0.0, low), min(1.0, high)) if 0 <= value <= 1 else (low, high)), "lm-eval-normal"
+    if chosen.stderr == 0 and value in (0.0, 1.0) and n:
+        # All right or all wrong: the standard error says nothing, the number of items does.
+        return wilson_interval(value * n, n), "wilson"
+    return None, "none"
 
 
 def _leaves(file: LmEvalFile, task: str) -> list[str]:
@@ -155,8 +170,9 @@ def _task_hash(file: LmEvalFile, task: str) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _pointer(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
+def _pointer(task: str, key: str) -> str:
+    """JSON pointer (RFC 6901) of a value in the file."""
+    return "/results/" + "/".join(part.replace("~", "~0").replace("/", "~1") for part in (task, key))
 
 
 def _row(file: LmEvalFile, source: Source, cells: Mapping[Protocol, Cell]) -> Row:

@@ -22,8 +22,8 @@ def samples_path(results: Path, task: str) -> Path:
 def read_scores(path: Path, key: str, value: float) -> Scores | str:
     """Scores of the metric `key` ("metric,filter") by item, or why the file cannot give them.
 
-    The file only serves pairing, so a fault in it leaves the task unpaired, with the reason. Items are named by lm-eval's
-    hash of the document; their mean must be the value that the results file states.
+    The file only serves pairing, so a fault in it leaves the task unpaired, with the reason. Items are named by
+    lm-eval's hash of the document; their mean must be the value that the results file states.
     """
     metric, _, name = key.partition(",")
     found: dict[ItemKey, float] = {}

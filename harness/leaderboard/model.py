@@ -16,6 +16,7 @@ Origin = Literal["sparsebench", "lm-eval"]
 Floats = NDArray[np.float64]
 ItemKey = tuple[int, str, int]
 """Seed, hash of the item, and its number where the data hold it several times."""
+Other = tuple[str, float | None, float | None, str]
 ITEMS_UNKNOWN = "not recorded"
 
 
@@ -100,7 +101,8 @@ class Cell:
         scores: item by item, where samples are there; without them a comparison is unpaired.
         unpaired: why there are no `scores`.
         complete: whether it may be ranked: all planned items are scored.
-        others: further metrics of the same answers, (name, value, standard error).
+        answers: which items were not answered as planned.
+        others: further metrics of the same answers, (name, value, standard error, JSON pointer).
     """
 
     value: float | None
@@ -114,7 +116,8 @@ class Cell:
     scores: Scores | None = None
     unpaired: str | None = None
     complete: bool = True
-    others: tuple[tuple[str, float | None, float | None], ...] = ()
+    answers: str | None = None
+    others: tuple[Other, ...] = ()
 
 
 @dataclass(frozen=True, order=True)

@@ -16,6 +16,7 @@ from harness.leaderboard.model import (
     ITEMS_UNKNOWN,
     Cell,
     LeftOut,
+    Other,
     Panel,
     Protocol,
     Recovery,
@@ -58,7 +59,7 @@ def read_run(path: Path, source: Source) -> tuple[list[Row], list[LeftOut]]:
     for number, variant in enumerate(run.summary.variants):
         where = f"/variants/{number}"
         cells = {}
-        for suite, result in variant.suites.items():
+        for suite in variant.suites:
             protocol, cell = _cell(run, variant.name, suite, f"{where}/suites/{suite}")
             cells[protocol] = cell
         row = Row(
@@ -104,6 +105,8 @@ def _cell(run: RunRecords, variant: str, suite: str, where: str) -> tuple[Protoc
             scores = Scores(keys, np.array([row.score for row in rows]), tuple(row.cluster for row in rows))
     elif result.value is not None:
         unpaired = f"incomplete: {result.n} of {result.n_total} items"
+    # Cut answers are common and scored as they are; items counted as 0 because nothing answered them are not.
+    unanswered = result.n_error or result.n_refused or result.n_truncated_input
     settings = {
         "preset": result.preset,
         "suite_hash": result.suite_hash,
@@ -118,17 +121,19 @@ def _cell(run: RunRecords, variant: str, suite: str, where: str) -> tuple[Protoc
         ci95=result.ci95,
         method=result.method,
         where=where,
-        note="; ".join(filter(None, (result.reason, problems_of(result)))) or None,
+        note="; ".join(filter(None, (result.reason, problems_of(result) if unanswered else ""))) or None,
         scores=scores,
         unpaired=None if scores else unpaired,
         complete=complete,
-        others=_others(result),
+        answers=problems_of(result) or None,
+        others=_others(result, where),
     )
     return Protocol(suite, result.metric, "sparsebench", tuple(sorted(settings.items()))), cell
 
 
-def _others(result: SuiteResult) -> tuple[tuple[str, float | None, float | None], ...]:
-    return tuple((metric.name, metric.value, metric.se) for metric in result.metrics)
+def _others(result: SuiteResult, where: str) -> tuple[Other, ...]:
+    metrics = enumerate(result.metrics)
+    return tuple((metric.name, metric.value, metric.se, f"{where}/metrics/{number}") for number, metric in metrics)
 
 
 def _recovery(variant: VariantSummary, where: str, known: set[str]) -> Recovery | None:

@@ -16,8 +16,8 @@ from harness.stats.ranking import Ranking, rank_groups
 from harness.stats.sign_flip import sign_flip_p
 
 METHOD = (
-    "Rank r: r - 1 entries are shown to be better. Two entries share a letter where no difference between them is shown. "
-    "Every pair of a column is tested, item by item where both have sample rows (two-sided sign-flip test; whole "
+    "Rank r: r - 1 entries are shown to be better. Two entries share a letter where no difference between them is "
+    "shown. Every pair of a column is tested, by item where both have sample rows (two-sided sign-flip test; whole "
     "clusters flipped), else by a z test of the two standard errors, which takes the items as unrelated and says less; "
     "p-values by Holm's correction over all pairs of the column: the chance that any two equal entries of a column are "
     "told apart is at most 5 %."

@@ -102,11 +102,17 @@ def _of_argument(argument: Path) -> list[Found]:
             raise ConfigError(
                 f"{argument} holds no summary.json and no results_*.json of lm-eval: give the folder of a finished run"
             )
-        return [_found(file, name, str(file.relative_to(argument))) for file in files]
+        return [_found(file, name, _below(file, argument)) for file in files]
     if not argument.is_file():
         raise ConfigError(f"{argument} does not exist: give a run folder, a summary.json or an lm-eval results file")
     folder = argument.resolve().parent.name
     return [_found(argument, folder if argument.name == _SUMMARY and folder else argument.stem, argument.name)]
+
+
+def _below(file: Path, argument: Path) -> str:
+    """The file below the argument; without the folder in which lm-eval writes out the model's local path."""
+    folder = file.parent.name
+    return file.name if file.parent == argument or folder.startswith("__") else f"{folder}/{file.name}"
 
 
 def _found(path: Path, label: str, file: str) -> Found:

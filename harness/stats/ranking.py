@@ -77,7 +77,7 @@ def _letters(values: Sequence[float], apart: frozenset[Pair]) -> tuple[str, ...]
         if len(groups) > MAX_GROUPS:
             return None
     # `a` is the group that reaches highest; ties by the members, so that the letters do not depend on the order.
-    groups.sort(key=lambda group: (sorted((-values[i] for i in group)), sorted(group)))
+    groups.sort(key=lambda group: (sorted(-values[i] for i in group), sorted(group)))
     names = [letter(number) for number in range(len(groups))]
     return tuple("".join(names[g] for g, group in enumerate(groups) if i in group) for i in range(len(values)))
 
