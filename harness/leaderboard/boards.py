@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.errors import ConfigError
-from harness.leaderboard.model import ITEMS_UNKNOWN, LeftOut, Panel, Protocol, Row
+from harness.leaderboard.model import ITEMS_UNKNOWN, LeftOut, Panel, Protocol, Row, Speed
 from harness.leaderboard.rankings import Ranked, rank_column, rank_mean
 from harness.stats import Estimate
 from suites.registry import ALL_SUITES
@@ -40,11 +40,6 @@ class Board:
     no_mean: str | None
     same_weights: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def header(self, column: Protocol) -> str:
-        """A column's title: its suite, and its hash where the board has the suite by several protocols."""
-        several = sum(other.suite == column.suite for other in self.columns) > 1
-        return f"{column.suite}@{column.id[-8:-4]}" if several else column.suite
-
 
 def build_boards(
     rows: Sequence[Row], *, suites: Sequence[str] = (), strict: bool = False
@@ -73,7 +68,12 @@ def build_boards(
             left_out.append(LeftOut(row.source.label, f"{row.study}/{row.variant}", reason))
     names = _same_weights(kept)
     boards = [_board(members, names) for members in _connected(kept)]
-    boards.sort(key=lambda board: (not board.columns, -len(board.rows), [column.id for column in board.columns]))
+
+    def size(board: Board) -> tuple[object, ...]:
+        ids = [column.id for column in board.columns]
+        return (not ids, -len(board.rows), -len(ids), ids, [row.id for row in board.rows])
+
+    boards.sort(key=size)
     return boards, sorted(left_out)
 
 
@@ -129,12 +129,12 @@ def _fold_speed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
 
     A row of speed alone whose weights have scores elsewhere is then shown there.
     """
-    by_weights: dict[str, dict[Panel, tuple[Row, object]]] = {}
+    by_weights: dict[str, dict[Panel, Speed]] = {}
     scored: dict[str, str] = {}
     for row in rows:
         if row.weights_sha256:
             for panel, speed in row.speeds.items():
-                by_weights.setdefault(row.weights_sha256, {}).setdefault(panel, (row, speed))
+                by_weights.setdefault(row.weights_sha256, {}).setdefault(panel, speed)
             if row.cells:
                 scored.setdefault(row.weights_sha256, f"{row.study}/{row.variant}")
     kept, folded = [], []
@@ -144,8 +144,7 @@ def _fold_speed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
             folded.append(LeftOut(row.source.label, f"{row.study}/{row.variant}", reason))
             continue
         others = by_weights.get(row.weights_sha256 or "", {}) if row.cells else {}
-        speeds = {**{panel: speed for panel, (_, speed) in others.items()}, **row.speeds}
-        kept.append(replace(row, speeds=speeds))
+        kept.append(replace(row, speeds={**others, **row.speeds}))
     return kept, folded
 
 
@@ -163,17 +162,31 @@ def _same_weights(rows: Sequence[Row]) -> dict[str, tuple[str, ...]]:
 
 
 def _connected(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows that share a column, directly or over others; rows of speed alone by the panel they share."""
-    groups: list[tuple[set[object], list[Row]]] = []
+    """Rows that share a column, directly or over others, without two protocols of one suite; of speed alone by panel.
+
+    The protocols that most rows have come first, so that one record by another protocol opens a board of its own and
+    splits no other.
+    """
+    by_keys: dict[frozenset[object], list[Row]] = {}
     for row in rows:
-        keys: set[object] = set(row.cells) or {panel.group for panel in row.speeds}
-        touching = [each for each in groups if each[0] & keys]
-        merged: tuple[set[object], list[Row]] = (keys.union(*(k for k, _ in touching)), [])
-        for _, members in touching:
-            merged[1].extend(members)
-        merged[1].append(row)
-        groups = [each for each in groups if not each[0] & keys] + [merged]
+        keys = frozenset(row.cells) or frozenset(panel.group for panel in row.speeds)
+        by_keys.setdefault(keys, []).append(row)
+    groups: list[tuple[frozenset[object], list[Row]]] = []
+    for keys, members in sorted(by_keys.items(), key=lambda item: (-len(item[1]), sorted(map(str, item[0])))):
+        merged, apart = (keys, list(members)), []
+        for other in groups:
+            if merged[0] & other[0] and not _conflict(merged[0] | other[0]):
+                merged = (merged[0] | other[0], [*other[1], *merged[1]])
+            else:
+                apart.append(other)
+        groups = [*apart, merged]
     return [sorted(members, key=lambda row: row.order) for _, members in groups]
+
+
+def _conflict(keys: frozenset[object]) -> bool:
+    """Whether one suite occurs by two protocols."""
+    suites = [key.suite for key in keys if isinstance(key, Protocol)]
+    return len(set(suites)) < len(suites)
 
 
 def _place(protocol: Protocol) -> tuple[int, str, str]:
@@ -183,7 +196,7 @@ def _place(protocol: Protocol) -> tuple[int, str, str]:
 
 def _board(rows: Sequence[Row], names: Mapping[str, tuple[str, ...]]) -> Board:
     columns = tuple(sorted({protocol for row in rows for protocol in row.cells}, key=_place))
-    averaged, no_mean = _averaged(columns)
+    averaged, no_mean = _averaged(rows, columns)
     overall, means = rank_mean(rows, averaged) if averaged else (Ranked({}, {}, {}), {})
     ranked = {column: rank_column(rows, column) for column in columns}
     only = columns[0] if len(columns) == 1 else None
@@ -209,15 +222,15 @@ def _board(rows: Sequence[Row], names: Mapping[str, tuple[str, ...]]) -> Board:
     )
 
 
-def _averaged(columns: Sequence[Protocol]) -> tuple[tuple[Protocol, ...], str | None]:
+def _averaged(rows: Sequence[Row], columns: Sequence[Protocol]) -> tuple[tuple[Protocol, ...], str | None]:
     """The columns that a mean may be over, or why there is no mean."""
     if len(columns) < 2:
         return (), None if columns else SPEED_ONLY
-    names = [column.suite for column in columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        return (), f"no mean score: {', '.join(twice)} by several protocols, over which nothing is averaged"
     down = [column.suite for column in columns if not column.higher_is_better]
     if down:
         return (), f"no mean score: lower is better in {', '.join(down)}"
+    cells = {column: [row.cells[column].value for row in rows if column in row.cells] for column in columns}
+    scales = [column.suite for column in columns if any(v is not None and not 0 <= v <= 1 for v in cells[column])]
+    if scales:
+        return (), f"no mean score: {', '.join(scales)} is not on the scale 0 to 1"
     return tuple(columns), None

@@ -68,10 +68,10 @@ def _scores(board: Board, row: Row) -> list[list[str]]:
         n = str(cell.n) if cell.n == cell.n_total else f"{cell.n} of {cell.n_total}"
         told = f"#{rank} {letters}" if rank else "—"
         place = [row.source.file, cell.where]
-        lines.append([board.header(column), shown, n, told.strip(), how, column.told(), *place])
+        lines.append([column.suite, shown, n, told.strip(), how, column.told(), *place])
         for name, value, se, where in cell.others:
             one = "—" if value is None else f"{value:.4f}" + (f" (se {se:.4f})" if se is not None else "")
-            lines.append([f"{board.header(column)} {name}", one, n, "", "", "", row.source.file, where])
+            lines.append([f"{column.suite} {name}", one, n, "", "", "", row.source.file, where])
     return lines
 
 

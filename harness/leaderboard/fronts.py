@@ -12,6 +12,8 @@ from harness.report.page import Axis, Plot, Point, Series
 from harness.report.pareto import pareto_front
 
 _MOST_LABELS = 12
+_WIDE = 20
+"""Largest over smallest size beyond which the axis is logarithmic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,14 @@ def fronts_of(board: Board) -> list[Plot]:
     values, name = accuracy
     plots = []
     sized = [_spot(row, row.bytes / 1e6, None, values) for row in board.rows if row.bytes and row.id in values]
-    if len({spot.x for spot in sized}) > 1:
-        plots.append(_plot(f"{name} against size", sized, Axis("MB of weights", log=True), name, smaller=True))
+    sizes = [spot.x for spot in sized]
+    if len(set(sizes)) > 1:
+        axis = Axis("MB of weights", log=max(sizes) > _WIDE * min(sizes))
+        plots.append(_plot(f"{name} against size", sized, axis, name, smaller=True))
     for panels in wording.panel_groups(board):
         for panel in panels:
             fast = _speeds(board, panel, values)
-            if len(fast) > 1:
+            if len(fast) > 1 and _decided(board, panel):
                 told = f"{name} against {panel.workload} speed on {panel.engine}"
                 if len({other.study for other in board.panels}) > 1:
                     told += f" (study {panel.study})"
@@ -57,6 +61,12 @@ def _accuracy(board: Board) -> tuple[dict[str, tuple[float, tuple[float, float] 
         cells = {row.id: row.cells[column] for row in board.rows if column in row.cells}
         return {k: (cell.value, cell.ci95) for k, cell in cells.items() if cell.value is not None}, column.suite
     return None
+
+
+def _decided(board: Board, panel: Panel) -> bool:
+    """Whether the panel shows any difference in speed; a front over noise would be a false order."""
+    verdicts = [row.speeds[panel].verdict for row in board.rows if panel in row.speeds]
+    return any(verdict in (None, "faster", "slower") for verdict in verdicts)
 
 
 def _speeds(board: Board, panel: Panel, values: dict[str, tuple[float, tuple[float, float] | None]]) -> list[Spot]:

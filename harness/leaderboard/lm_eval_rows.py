@@ -99,10 +99,10 @@ def _cell(file: LmEvalFile, path: Path, task: str, chosen: Value, values: Sequen
     counts = [file.n_samples[name] for name in _leaves(file, task) if name in file.n_samples]
     n = sum(count.effective for count in counts)
     sizes = f"{n} of {sum(count.original for count in counts)}" if counts else ITEMS_UNKNOWN
-    scores, unpaired = None, chosen.reason or "a group has no samples of its own"
+    read: Scores | str = chosen.reason or "a group has no samples of its own"
     if not is_group and chosen.value is not None:
         read = read_scores(samples_path(path, task), chosen.key, chosen.value)
-        scores, unpaired = (None, read) if isinstance(read, str) else (read, None)
+    scores = None if isinstance(read, str) else read
     metric = chosen.key.partition(",")[0]
     better = file.higher_is_better.get(task, {}).get(metric)
     settings = {
@@ -131,7 +131,7 @@ def _cell(file: LmEvalFile, path: Path, task: str, chosen: Value, values: Sequen
         where=_pointer(task, chosen.key),
         note="; ".join(notes) or None,
         scores=scores,
-        unpaired=unpaired,
+        unpaired=read if isinstance(read, str) else None,
         complete=chosen.value is not None,
         others=tuple((v.key, v.value, v.stderr, _pointer(task, v.key)) for v in values if v is not chosen),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harness.leaderboard import wording
 from harness.leaderboard.assemble import Leaderboard
 from harness.leaderboard.boards import Board
@@ -40,29 +42,31 @@ def _board(board: Board, number: int) -> list[str]:
     if board.columns:
         lines += [*_scores(board, notes, several=several), ""]
     for panels in wording.panel_groups(board):
-        lines += [f"Speed: {escape_text(wording.panel_title(panels))}", ""]
-        rows = [row for row in board.rows if any(panel in row.speeds for panel in panels)]
-        header = ["variant", "study", *(["mean"] if board.means else []), "MB"]
-        header += [wording.panel_column(panel, panels) for panel in panels]
-        cells = []
-        for row in rows:
-            mean = (
-                [wording.score(board.means[row.id], share=True) if row.id in board.means else ""] if board.means else []
-            )
-            cells.append([row.variant, row.study, *mean, wording.megabytes(row.bytes)])
-            cells[-1] += [_speed(row, panel, notes) for panel in panels]
-        lines += [*table([escape(c) for c in header], [[escape(c) for c in row] for row in cells], left=2), ""]
+        lines += [f"Speed: {escape_text(wording.panel_title(panels))}", "", *_speeds(board, panels, notes), ""]
     lines += [f"- {escape_text(text)}" for text in wording.column_remarks(board)]
-    mean = wording.mean_remark(board)
-    lines += [f"- {escape_text(mean)}"] if mean else []
+    about = wording.mean_remark(board)
+    lines += [f"- {escape_text(about)}"] if about else []
     if notes.texts:
         lines += ["", "No value, or a value with a remark:", "", *notes.lines()]
     return [*lines, ""]
 
 
+def _speeds(board: Board, panels: Sequence[Panel], notes: Notes) -> list[str]:
+    name = wording.score_name(board)
+    header = ["variant", "study", *([name] if name else []), "MB"]
+    header += [wording.panel_column(panel, panels) for panel in panels]
+    rows = []
+    for row in board.rows:
+        if any(panel in row.speeds for panel in panels):
+            skill = [wording.row_score(board, row)] if name else []
+            speeds = [_speed(row, panel, notes) for panel in panels]
+            rows.append([row.variant, row.study, *skill, wording.megabytes(row.bytes), *speeds])
+    return table([escape(c) for c in header], [[escape(c) for c in row] for row in rows], left=2)
+
+
 def _scores(board: Board, notes: Notes, *, several: bool) -> list[str]:
     header = ["rank", "group", "variant", "study", *(["record"] if several else []), "sparse %", "bits", "MB"]
-    header += [board.header(column) for column in board.columns]
+    header += [column.suite for column in board.columns]
     header += (["mean"] if board.averaged else []) + ["recovery %"]
     shares = {column: wording.is_share(board, column) for column in board.columns}
     rows = []

@@ -44,17 +44,18 @@ def read_run(path: Path, source: Source) -> tuple[list[Row], list[LeftOut]]:
     told, left_out = _command(run.summary, folder), []
     speeds: dict[str, dict[Panel, Speed]] = {}
     known = {variant.name for variant in run.summary.variants}
-    for number, row in enumerate(run.summary.speed):
-        panel, speed = _speed(row, number, run.summary, source)
-        if row.variant not in known:
+    for number, measured in enumerate(run.summary.speed):
+        name = measured.variant
+        panel, speed = _speed(measured, number, run.summary, source)
+        if name not in known:
             reason = "the record has no variant of that name, so nothing says whose speed it is"
-            left_out.append(LeftOut(source.label, f"speed of {row.variant} ({row.panel}, {row.engine})", reason))
-        elif panel in speeds.setdefault(row.variant, {}):
+            left_out.append(LeftOut(source.label, f"speed of {name} ({panel.panel}, {panel.engine})", reason))
+        elif panel in speeds.setdefault(name, {}):
             raise CorruptRecordError(
-                f"{source.label}: panel {row.panel} holds {row.variant} on {row.engine} twice; run the study again"
+                f"{source.label}: panel {panel.panel} holds {name} on {panel.engine} twice; run the study again"
             )
         else:
-            speeds[row.variant][panel] = speed
+            speeds[name][panel] = speed
     rows = []
     for number, variant in enumerate(run.summary.variants):
         where = f"/variants/{number}"

@@ -14,6 +14,9 @@ from harness.leaderboard.model import Panel, Protocol, Row
 from harness.report.markdown import with_half_width
 from harness.report.page import Cell, Column, Html, document, element, figure, joined, json_block, sortable_table
 
+_FEW = 3
+"""Rows that need no search."""
+
 
 def leaderboard_page(found: Leaderboard) -> str:
     """Return the whole HTML document."""
@@ -80,21 +83,24 @@ def _scores(board: Board, number: int) -> Html:
         Column("variant", tip="Opens the record"),
         Column("rank", "number", tip="1 + the entries that are shown to be better"),
         Column("group", tip="Entries that share a letter are not shown to differ"),
-        Column("study", filter=True),
+        Column("study", filter=len({row.study for row in board.rows}) > 1),
+        Column("record", filter=several),
     ]
-    columns += [Column("record", filter=True)] if several else []
     columns += [Column("sparse %", "number"), Column("bits", "number"), Column("MB", "number")]
-    columns += [Column(board.header(column), "number", tip=column.told()) for column in board.columns]
+    columns += [Column(column.suite, "number", tip=column.told()) for column in board.columns]
     columns += [Column("mean", "number")] if board.averaged else []
     columns += [Column("recovery %", "number", tip="Against the baseline of the row's own study")]
-    rows = [_row(board, row, number, several=several) for row in board.rows]
-    # A column without any entry (recovery of imported results) says nothing.
-    kept = [i for i in range(len(columns)) if i < 4 or any(_has_value(row[i]) for row in rows)]
+    rows = [_row(board, row) for row in board.rows]
+    # A column without any entry (recovery of imported results), or the same study in each, says nothing.
+    kept = [
+        i for i in range(len(columns)) if (columns[i].filter if i in (3, 4) else any(_has_value(r[i]) for r in rows))
+    ]
     return sortable_table(
         f"scores-{number}",
         f"Scores in %, ± half the 95 % interval, #rank in the column; {len(rows)} entries",
         [columns[i] for i in kept],
         [[row[i] for i in kept] for row in rows],
+        search=len(rows) > _FEW,
         shown=100,
     )
 
@@ -103,7 +109,7 @@ def _has_value(cell: Cell | str) -> bool:
     return bool(cell.shown if isinstance(cell, Cell) else cell)
 
 
-def _row(board: Board, row: Row, number: int, *, several: bool) -> list[Cell | str]:
+def _row(board: Board, row: Row) -> list[Cell | str]:
     rank, letters, why = wording.rank_of(board, row)
     button = element("button", row.variant, attributes={"type": "button", "class": "row", "id": f"row-{row.id}"})
     cells: list[Cell | str] = [
@@ -111,9 +117,7 @@ def _row(board: Board, row: Row, number: int, *, several: bool) -> list[Cell | s
         Cell(str(rank), float(rank)) if rank else Cell(_missing(why)),
         letters,
         row.study,
-    ]
-    cells += [row.source.label] if several else []
-    cells += [
+        row.source.label,
         Cell(wording.share(row.sparsity), row.sparsity),
         Cell("" if row.weight_bits is None else str(row.weight_bits), row.weight_bits),
         Cell(wording.megabytes(row.bytes), row.bytes),
@@ -149,19 +153,16 @@ def _score(board: Board, row: Row, column: Protocol) -> Cell:
 
 def _speeds(board: Board, panels: list[Panel], identifier: str) -> Html:
     rows = [row for row in board.rows if any(panel in row.speeds for panel in panels)]
+    name = wording.score_name(board)
     columns = [Column("variant"), Column("study", filter=len({row.study for row in rows}) > 1)]
-    columns += [Column("mean", "number")] if board.means else []
+    columns += [Column(name, "number")] if name else []
     columns += [Column("MB", "number")]
     columns += [Column(wording.panel_column(panel, panels), "number", tip=panel.told()) for panel in panels]
     body: list[list[Cell | str]] = []
     for row in rows:
-        mean = board.means.get(row.id)
-        cells: list[Cell | str] = [row.variant, row.study]
-        if board.means:
-            cells.append(Cell(wording.score(mean, share=True), mean.value) if mean else Cell(""))
-        cells.append(Cell(wording.megabytes(row.bytes), row.bytes))
-        cells += [_speed(row, panel) for panel in panels]
-        body.append(cells)
+        skill = [Cell(wording.row_score(board, row), wording.row_value(board, row))] if name else []
+        size = Cell(wording.megabytes(row.bytes), row.bytes)
+        body.append([row.variant, row.study, *skill, size, *(_speed(row, panel) for panel in panels)])
     caption = f"Speed: {wording.panel_title(panels)}"
     return sortable_table(identifier, caption, columns, body, search=False, shown=100)
 

@@ -45,7 +45,7 @@ def title(board: Board) -> str:
     """What a board compares."""
     if not board.columns:
         return "speed without skill: " + ", ".join(sorted({panel.study for panel in board.panels}))
-    suites = ", ".join(board.header(column) for column in board.columns)
+    suites = ", ".join(column.suite for column in board.columns)
     told = {_protocol_name(column) for column in board.columns}
     return f"{suites} ({next(iter(told))})" if len(told) == 1 else suites
 
@@ -68,7 +68,7 @@ def column_remarks(board: Board) -> list[str]:
         if without:
             who = counted(without, "entry", "entries")
             how += f", {ranked.n_unpaired} of them unpaired ({who} without sample rows)"
-        lines.append(f"{board.header(column)} = {column.told()}. {how}.")
+        lines.append(f"{column.suite} = {column.told()}. {how}.")
     return lines
 
 
@@ -126,8 +126,23 @@ def counted(n: int, one: str, several: str) -> str:
     return f"{n} {one if n == 1 else several}"
 
 
+def score_name(board: Board) -> str | None:
+    """What rows are ranked by: the mean, the only column, or nothing."""
+    if board.averaged:
+        return "mean"
+    return board.columns[0].suite if len(board.columns) == 1 else None
+
+
+def row_value(board: Board, row: Row) -> float | None:
+    """The score that a row is ranked by."""
+    if board.averaged:
+        return board.means[row.id].value if row.id in board.means else None
+    cell = row.cells.get(board.columns[0]) if len(board.columns) == 1 else None
+    return cell.value if cell is not None else None
+
+
 def row_score(board: Board, row: Row) -> str:
-    """The score that a row is ranked by: its mean, else its only score."""
+    """That score as text."""
     if row.id in board.means:
         return score(board.means[row.id], share=True)
     if len(board.columns) == 1 and board.columns[0] in row.cells:
