@@ -169,7 +169,8 @@ def _connected(rows: Sequence[Row]) -> list[list[Row]]:
     """
     by_keys: dict[frozenset[object], list[Row]] = {}
     for row in rows:
-        keys = frozenset(row.cells) or frozenset(panel.group for panel in row.speeds)
+        skills: frozenset[object] = frozenset(row.cells)
+        keys = skills or frozenset(panel.group for panel in row.speeds)
         by_keys.setdefault(keys, []).append(row)
     groups: list[tuple[frozenset[object], list[Row]]] = []
     for keys, members in sorted(by_keys.items(), key=lambda item: (-len(item[1]), sorted(map(str, item[0])))):

@@ -87,21 +87,19 @@ def as_line(world: World, errors: Errors) -> dict[str, Any]:
 def _draw(rng: np.random.Generator, world: World) -> Floats:
     """Scores, [variants, items]; the items' difficulty is shared, a cluster sways each entry on its own."""
     codes = np.arange(world.items) % world.clusters
-    base = rng.beta(3, 2, size=world.items)
-    sway = rng.normal(0, 0.08, size=(world.variants, world.clusters)) if world.clusters < world.items else None
-    chance = np.repeat(base[None], world.variants, axis=0)
-    if sway is not None:
-        chance = chance + (sway - sway.mean(axis=0))[:, codes]
+    # Between 0.5 and 0.85, so that nothing below leaves 0..1: cutting there would make equal entries unequal.
+    chance = np.repeat(0.5 + 0.35 * rng.beta(1.5, 1.0, size=world.items)[None], world.variants, axis=0)
+    if world.clusters < world.items:
+        chance = chance + rng.uniform(-0.08, 0.08, size=(world.variants, world.clusters))[:, codes]
     if world.skewed:
-        # A tenth of the clusters, new for every board, loses 0.45, the others gain 0.05: in expectation nothing.
+        # For every other entry, a tenth of the clusters, new for every board, loses 0.36 and the others gain 0.04: in
+        # expectation nothing.
         for entry in range(0, world.variants, 2):
-            hit = rng.random(world.clusters) < 0.1
-            chance[entry] += np.where(hit, -0.45, 0.05)[codes]
+            chance[entry] += np.where(rng.random(world.clusters) < 0.1, -0.36, 0.04)[codes]
     chance[world.variants - world.worse :] -= world.loss
-    chance = np.clip(chance, 0.0, 1.0)
     if world.binary:
         return (rng.random(chance.shape) < chance).astype(np.float64)
-    return np.clip(chance + rng.normal(0, 0.1, size=chance.shape), 0.0, 1.0)
+    return rng.beta(10 * chance, 10 * (1 - chance))
 
 
 def _rows(world: World, scores: Floats, protocol: Protocol) -> list[Row]:
