@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import tempfile
 import time
@@ -59,6 +60,7 @@ class Plan:
 
 def run_benchmark(plan: Plan, *, quiet: bool = False) -> None:
     """Measure, simulate and write `results.json` and `results.md`."""
+    machine = {**describe_machine(), "load_average": [round(x, 1) for x in os.getloadavg()]}
     with Phase("leaderboard", plan.repeats + len(WORLDS), quiet=quiet) as phase:
         timed = _timed(plan, phase)
         errors = []
@@ -69,7 +71,7 @@ def run_benchmark(plan: Plan, *, quiet: bool = False) -> None:
     results = {
         "schema_version": SCHEMA_VERSION,
         "command": plan.command,
-        "machine": describe_machine(),
+        "machine": machine,
         "set": asdict(plan.shape),
         "timing": timed,
         "errors": errors,
@@ -124,7 +126,8 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "",
         f"`{results['command']}`",
         "",
-        f"On {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}.",
+        f"On {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, load average "
+        f"{machine['load_average'][0]} when it began.",
         "",
         f"{timed['entries']} entries from {timed['records']} records on {timed['boards']} boards, {shape['items']} "
         f"items of each of three suites (made up, seed {shape['seed']}; {timed['bytes_read']:,} bytes read, "
@@ -138,7 +141,8 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "",
         "Boards drawn from a known truth. A split: any two equal entries are told apart; at most 5 % of the boards "
         "promised. Not interchangeable: every other entry loses 0.36 in a tenth of the clusters and gains 0.04 in the "
-        "rest; with few clusters a sample often holds hardly any of the losses, and no test can know of them. Found: share of pairs of a better and a worse entry that are told apart, the right way round.",
+        "rest; with few clusters a sample often holds hardly any of the losses, and no test can know of them. Found: "
+        "share of pairs of a better and a worse entry that are told apart, the right way round.",
         "",
     ]
     header = ["entries and items", "boards", "splits", "share of boards, 95 % interval", "found", "wrong way"]
