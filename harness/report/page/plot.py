@@ -23,12 +23,14 @@ class Axis:
         log: Logarithmic; values at or below 0 are left out.
         low: Lowest value to show at least; None takes it from the data.
         high: Highest value to show at least.
+        whole: Ticks only at whole numbers.
     """
 
     label: str
     log: bool = False
     low: float | None = None
     high: float | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def figure(identifier: str, plot: Plot) -> Html:
     }
     body = [element("figcaption", plot.title), element("svg", *parts, attributes=attributes)]
     if len(plot.series) > 1 or plot.guides:
-        body.append(_legend(plot))
+        body.append(legend([(s.name, s.line, s.marks, s.solid) for s in plot.series], plot.guides))
     return element("figure", *body, attributes={"id": identifier})
 
 
@@ -116,7 +118,7 @@ def _scales(plot: Plot) -> tuple[Scale, Scale]:
         values += [v for point in points for v in getattr(point, f"{name}_range") or ()]
         values += [v for guide in plot.guides if guide.axis == name for v in (guide.at, guide.until) if v is not None]
         values += [v for v in (axis.low, axis.high) if v is not None]
-        sides[name] = fitted(values, ends, log=axis.log)
+        sides[name] = fitted(values, ends, log=axis.log, whole=axis.whole)
     return sides["x"], sides["y"]
 
 
@@ -230,17 +232,23 @@ def _meet(one: tuple[float, float, float, float], other: tuple[float, float, flo
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def _legend(plot: Plot) -> Html:
+def legend(series: Sequence[tuple[str, bool, bool, bool]], guides: Sequence[Guide] = ()) -> Html:
+    """The list of what a plot's shapes mean.
+
+    Args:
+        series: Name, whether its points are joined, whether they have marks, and whether these are filled.
+        guides: Lines and bands.
+    """
     items = []
-    for index, series in enumerate(plot.series):
-        kind = "mark solid" if series.solid else "mark"
+    for index, (name, line, marks, solid) in enumerate(series):
         parts = []
-        if series.line:
+        if line:
             parts.append(element("path", attributes={"class": f"line d{index % DASHES}", "d": "M1 7H33"}))
-        if series.marks:
+        if marks:
+            kind = "mark solid" if solid else "mark"
             parts.append(element("path", attributes={"class": kind, "d": marker(index, 17, 7)}))
-        items.append(element("li", swatch(index % COLOURS, parts), element("bdi", series.name)))
-    for guide in plot.guides:
+        items.append(element("li", swatch(index % COLOURS, parts), element("bdi", name)))
+    for guide in guides:
         shape = {"class": "guide", "d": "M1 7H33"} if guide.until is None else {"class": "band", "d": "M1 2H33V12H1Z"}
         items.append(element("li", swatch(None, [element("path", attributes=shape)]), element("bdi", guide.name)))
     return element("ul", joined(items), attributes={"class": "legend"})

@@ -40,8 +40,8 @@ class Scale:
         return f"{tick:,.6g}" if abs(tick) < 1000 else f"{tick:,.0f}"
 
 
-def fitted(values: Sequence[float], ends: tuple[float, float], *, log: bool = False) -> Scale:
-    """A scale that holds all finite `values` (above 0 where logarithmic), with round ticks."""
+def fitted(values: Sequence[float], ends: tuple[float, float], *, log: bool = False, whole: bool = False) -> Scale:
+    """A scale that holds all finite `values` (above 0 where logarithmic), with round (or `whole`) ticks."""
     kept = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     low, high = (min(kept), max(kept)) if kept else (1.0, 10.0) if log else (0.0, 1.0)
     if log:
@@ -50,6 +50,7 @@ def fitted(values: Sequence[float], ends: tuple[float, float], *, log: bool = Fa
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     step = _step((high - low) / _TICKS)
+    step = max(1.0, math.ceil(step)) if whole else step
     start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(round(step * k, 12) for k in range(start, stop + 1))
     return Scale(ticks[0], ticks[-1], *ends, False, ticks)
