@@ -11,7 +11,7 @@ from harness.leaderboard.model import Row
 from harness.leaderboard.tidy import pairing
 from harness.report.markdown import percent, with_interval
 
-HEADS = ("number", "value [95 %]", "n", "rank", "how", "protocol", "record", "place")
+HEADS = ("number", "value [95 %]", "n", "rank", "record", "place", "how", "protocol")
 
 
 def details_of(found: Leaderboard) -> dict[str, Any]:
@@ -68,10 +68,10 @@ def _scores(board: Board, row: Row) -> list[list[str]]:
         n = str(cell.n) if cell.n == cell.n_total else f"{cell.n} of {cell.n_total}"
         told = f"#{rank} {letters}" if rank else "—"
         place = [row.source.file, cell.where]
-        lines.append([column.suite, shown, n, told.strip(), how, column.told(), *place])
+        lines.append([column.suite, shown, n, told.strip(), *place, how, column.told()])
         for name, value, se, where in cell.others:
             one = "—" if value is None else f"{value:.4f}" + (f" (se {se:.4f})" if se is not None else "")
-            lines.append([f"{column.suite} {name}", one, n, "", "", "", row.source.file, where])
+            lines.append([f"{column.suite} {name}", one, n, "", row.source.file, where, "", ""])
     return lines
 
 
@@ -86,18 +86,15 @@ def _others(board: Board, row: Row) -> list[list[str]]:
     mean = board.means.get(row.id)
     if mean is not None and mean.value is not None:
         rank, letters, _ = wording.rank_of(board, row)
-        names = ", ".join(column.suite for column in board.averaged)
+        over = f"over {', '.join(column.suite for column in board.averaged)}"
         shown = with_interval(mean.value, mean.ci95)
-        lines.append(
-            ["mean", shown, str(mean.n), f"#{rank} {letters}", mean.method, f"over {names}", "from the scores", ""]
-        )
+        lines.append(["mean", shown, str(mean.n), f"#{rank} {letters}", "of the scores", "", mean.method, over])
     if row.recovery is not None:
         found = row.recovery
         shown = "—" if found.value is None else with_interval(found.value, found.ci95)
         told = f"against {found.baseline}" + (f"; {found.note}" if found.note else "")
-        lines.append(
-            ["recovery %", shown, str(found.n), "", told, "mean over the suites", row.source.file, found.where]
-        )
+        place = [row.source.file, found.where]
+        lines.append(["recovery %", shown, str(found.n), "", *place, told, "mean over the suites"])
     return lines
 
 
@@ -111,5 +108,5 @@ def _speeds(row: Row) -> list[list[str]]:
         parts += [f"noise floor {percent(speed.noise_floor)} %"] if speed.noise_floor is not None else []
         how = "; ".join(part for part in parts if part)
         file = f"{speed.source.label}/{speed.source.file}"
-        lines.append([f"{panel.workload} {panel.engine}", shown, "", "", how, panel.told(), file, speed.where])
+        lines.append([f"{panel.workload} {panel.engine}", shown, "", "", file, speed.where, how, panel.told()])
     return lines

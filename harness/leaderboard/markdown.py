@@ -65,9 +65,9 @@ def _speeds(board: Board, panels: Sequence[Panel], notes: Notes) -> list[str]:
 
 
 def _scores(board: Board, notes: Notes, *, several: bool) -> list[str]:
-    header = ["rank", "group", "variant", "study", *(["record"] if several else []), "sparse %", "bits", "MB"]
-    header += [column.suite for column in board.columns]
-    header += (["mean"] if board.averaged else []) + ["recovery %"]
+    header = ["rank", "group", "variant", "study", *(["record"] if several else [])]
+    header += ["mean"] if board.averaged else []
+    header += [*(column.suite for column in board.columns), "recovery %", "sparse %", "bits", "MB"]
     shares = {column: wording.is_share(board, column) for column in board.columns}
     rows = []
     for row in board.rows:
@@ -77,13 +77,12 @@ def _scores(board: Board, notes: Notes, *, several: bool) -> list[str]:
             name += f" {notes.mark('same weights as ' + ', '.join(board.same_weights[row.id]))}"
         cells = [str(rank) if rank else notes.missing(why), letters, name, row.study]
         cells += [row.source.label] if several else []
-        bits = "" if row.weight_bits is None else str(row.weight_bits)
-        cells += [wording.share(row.sparsity), bits, wording.megabytes(row.bytes)]
-        for column in board.columns:
-            cells.append(_score(board, row, column, notes, share=shares[column]))
         if board.averaged:
             cells.append(wording.score(board.means[row.id], share=True) if row.id in board.means else "")
-        cells.append(_recovery(row, notes))
+        for column in board.columns:
+            cells.append(_score(board, row, column, notes, share=shares[column]))
+        bits = "" if row.weight_bits is None else str(row.weight_bits)
+        cells += [_recovery(row, notes), wording.share(row.sparsity), bits, wording.megabytes(row.bytes)]
         rows.append(cells)
     # A column without any entry (recovery of imported results) says nothing.
     kept = [place for place in range(len(header)) if place < 4 or any(row[place] for row in rows)]

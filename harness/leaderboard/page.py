@@ -86,10 +86,10 @@ def _scores(board: Board, number: int) -> Html:
         Column("study", filter=len({row.study for row in board.rows}) > 1),
         Column("record", filter=several),
     ]
-    columns += [Column("sparse %", "number"), Column("bits", "number"), Column("MB", "number")]
-    columns += [Column(column.suite, "number", tip=column.told()) for column in board.columns]
     columns += [Column("mean", "number")] if board.averaged else []
+    columns += [Column(column.suite, "number", tip=column.told()) for column in board.columns]
     columns += [Column("recovery %", "number", tip="Against the baseline of the row's own study")]
+    columns += [Column("sparse %", "number"), Column("bits", "number"), Column("MB", "number")]
     rows = [_row(board, row) for row in board.rows]
     # A column without any entry (recovery of imported results), or the same study in each, says nothing.
     kept = [
@@ -118,18 +118,21 @@ def _row(board: Board, row: Row) -> list[Cell | str]:
         letters,
         row.study,
         row.source.label,
+    ]
+    if board.averaged:
+        mean = board.means.get(row.id)
+        cells.append(Cell(wording.score(mean, share=True), mean.value) if mean else Cell(""))
+    cells += [_score(board, row, column) for column in board.columns]
+    found = row.recovery
+    if found is None or found.value is None:
+        cells.append(Cell(_missing(found.note) if found else ""))
+    else:
+        cells.append(Cell(with_half_width(found.value, found.ci95), found.value))
+    cells += [
         Cell(wording.share(row.sparsity), row.sparsity),
         Cell("" if row.weight_bits is None else str(row.weight_bits), row.weight_bits),
         Cell(wording.megabytes(row.bytes), row.bytes),
     ]
-    cells += [_score(board, row, column) for column in board.columns]
-    if board.averaged:
-        mean = board.means.get(row.id)
-        cells.append(Cell(wording.score(mean, share=True), mean.value) if mean else Cell(""))
-    found = row.recovery
-    known = found is not None and found.value is not None
-    shown = with_half_width(found.value, found.ci95) if found is not None and found.value is not None else ""
-    cells.append(Cell(shown, found.value if known and found else None))
     return cells
 
 
@@ -154,7 +157,8 @@ def _score(board: Board, row: Row, column: Protocol) -> Cell:
 def _speeds(board: Board, panels: list[Panel], identifier: str) -> Html:
     rows = [row for row in board.rows if any(panel in row.speeds for panel in panels)]
     name = wording.score_name(board)
-    columns = [Column("variant"), Column("study", filter=len({row.study for row in rows}) > 1)]
+    several = len({row.study for row in rows}) > 1
+    columns = [Column("variant"), *([Column("study", filter=True)] if several else [])]
     columns += [Column(name, "number")] if name else []
     columns += [Column("MB", "number")]
     columns += [Column(wording.panel_column(panel, panels), "number", tip=panel.told()) for panel in panels]
@@ -162,7 +166,9 @@ def _speeds(board: Board, panels: list[Panel], identifier: str) -> Html:
     for row in rows:
         skill = [Cell(wording.row_score(board, row), wording.row_value(board, row))] if name else []
         size = Cell(wording.megabytes(row.bytes), row.bytes)
-        body.append([row.variant, row.study, *skill, size, *(_speed(row, panel) for panel in panels)])
+        body.append(
+            [row.variant, *([row.study] if several else []), *skill, size, *(_speed(row, panel) for panel in panels)]
+        )
     caption = f"Speed: {wording.panel_title(panels)}"
     return sortable_table(identifier, caption, columns, body, search=False, shown=100)
 
