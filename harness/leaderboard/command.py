@@ -62,6 +62,7 @@ def leaderboard(
 def terminal(found: Leaderboard) -> str:
     """The boards in short: rank, group, name and score."""
     from harness.leaderboard import wording
+    from harness.report.page.visible import visible
 
     lines = [wording.headline(found.boards, found.sources)]
     for number, board in enumerate(found.boards, start=1):
@@ -69,8 +70,10 @@ def terminal(found: Leaderboard) -> str:
         for row in board.rows:
             rank, letters, _ = wording.rank_of(board, row)
             shown = wording.row_score(board, row)
-            lines.append(f"  {rank or '-':>4}  {letters:6}  {shown:>14}  {row.study}/{row.variant}")
+            name = f"{row.study}/{row.variant}"
+            lines.append(f"  {rank or '-':>4}  {letters:6}  {shown:>14}  {name}")
     if found.left_out:
         lines += ["", "Left out:"]
         lines += [f"  {each.source}: {each.what}: {each.reason}" for each in found.left_out]
-    return "\n".join(lines) + "\n"
+    # Names come from others' files: none may move the cursor or colour the terminal.
+    return "".join(visible(line.replace("\n", " ")) + "\n" for line in lines)

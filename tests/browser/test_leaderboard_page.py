@@ -121,6 +121,9 @@ def test_a_link_to_a_row_opens_it(page: Any, page_file: Path) -> None:
     page.goto("about:blank")
     page.goto(f"{page_file.as_uri()}#{identifier}")
     assert page.locator("dialog#record").is_visible()
+    page.goto("about:blank")
+    page.goto(f"{page_file.as_uri()}#row-constructor")
+    assert not page.locator("dialog#record").is_visible()
 
 
 def test_hostile_names_stay_text(page: Any) -> None:

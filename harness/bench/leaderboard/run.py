@@ -84,15 +84,16 @@ def _timed(plan: Plan, phase: Phase) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         paths = write_set(root / "set", plan.shape)
-        read, write = [], []
+        read, write, cpu = [], [], []
         for number in range(plan.repeats):
             phase.update(number, plan.repeats + len(WORLDS), "timing")
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             found, files = assemble(paths)
             middle = time.perf_counter()
             written = write_all(found, files, root / "board")
             read.append(middle - start)
             write.append(time.perf_counter() - middle)
+            cpu.append(time.process_time() - used)
         given = sum(path.stat().st_size for path in (root / "set").rglob("*") if path.is_file())
         return {
             "entries": found.rows,
@@ -104,6 +105,7 @@ def _timed(plan: Plan, phase: Phase) -> dict[str, Any]:
             ),
             "seconds_read_and_rank": _spread(read),
             "seconds_write": _spread(write),
+            "cpu_seconds": _spread(cpu),
             "bytes": {path.name: path.stat().st_size for path in written if path.parent == root / "board"},
         }
 
@@ -119,7 +121,8 @@ def _spread(seconds: Sequence[float]) -> dict[str, float]:
 def results_markdown(results: Mapping[str, Any]) -> str:
     """Return `results.md`."""
     timed, machine = results["timing"], results["machine"]
-    shape, read, write = results["set"], timed["seconds_read_and_rank"], timed["seconds_write"]
+    shape, cpu = results["set"], timed["cpu_seconds"]
+    read, write = timed["seconds_read_and_rank"], timed["seconds_write"]
     sizes = "; ".join(f"{name} {size:,}" for name, size in sorted(timed["bytes"].items()))
     lines = [
         "# The leaderboard, measured",
@@ -135,6 +138,7 @@ def results_markdown(results: Mapping[str, Any]) -> str:
         "",
         f"- read, check and rank: {read['median']} s (median; {read['least']} to {read['most']})",
         f"- write Markdown, CSV, Parquet and HTML: {write['median']} s ({write['least']} to {write['most']})",
+        f"- both, seconds of one core: {cpu['median']} s ({cpu['least']} to {cpu['most']})",
         f"- bytes: {sizes}",
         "",
         "## Error rate of the ranks",

@@ -22,8 +22,8 @@
   }
 
   function show(id, chosen) {
+    if (!Object.hasOwn(data.rows, id)) return;
     const row = data.rows[id];
-    if (!row) return;
     title.textContent = row.name;
     body.replaceChildren(
       facts(row.facts),

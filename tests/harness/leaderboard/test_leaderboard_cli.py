@@ -38,6 +38,18 @@ def test_the_verb_writes_four_forms_and_exports(
     assert len(list((out / "export").rglob("*.yaml"))) == 2 == len(list((out / "export").rglob("*.json")))
 
 
+def test_names_of_others_cannot_steer_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = (REAL / "nochat").glob("results_*.json")
+    data = json.loads(source.read_text(encoding="utf-8"))
+    data["model_name"] = "org/\x1b[2Jmodel\r\nnext"
+    (tmp_path / "results_2026.json").write_text(json.dumps(data), encoding="utf-8")
+    assert call(monkeypatch, "leaderboard", tmp_path / "results_2026.json", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\r" not in said and "org/␛[2Jmodel␍ next" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
