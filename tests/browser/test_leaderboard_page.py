@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,6 @@ from harness.bench.leaderboard.synthetic import Shape, write_set
 from harness.leaderboard.assemble import assemble
 from harness.leaderboard.output import write_all
 from harness.records import read_summary, write_json_atomic
-
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("no Chromium on this machine: apt-get install chromium", allow_module_level=True)
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'`</script><b>\u202eevil"
 
@@ -37,14 +31,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found, files = assemble(paths)
     write_all(found, files, root / "out")
     return root / "out" / "leaderboard.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def read_made(layout: Layout, summary: Summary) -> dict[str, Made]:
             folder = layout.variant(variant.name)
             if (folder / "variant.json").is_file():
                 found[variant.name] = _read(folder)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
             found[variant.name] = Made(problem=(str(error).splitlines() or ["unreadable"])[0])
     return found
 

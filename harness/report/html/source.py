@@ -65,6 +65,7 @@ def source_of(
 ) -> Source:
     """The run whose summary and rows are at hand, and whose variants lie in `folder`."""
     records = RunRecords.in_memory(summary, samples)
+    records.layout = Layout(folder)
     return _source(records, folder, data_dir)
 
 
