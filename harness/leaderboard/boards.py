@@ -44,7 +44,7 @@ class Board:
 def build_boards(
     rows: Sequence[Row], *, suites: Sequence[str] = (), strict: bool = False
 ) -> tuple[list[Board], list[LeftOut]]:
-    """Boards of all rows, the one with most rows first, and what is in none.
+    """Boards of all rows, and what is in none; the board with most rows first, then that with most answers.
 
     Args:
         rows: Rows of all sources.
@@ -71,7 +71,8 @@ def build_boards(
 
     def size(board: Board) -> tuple[object, ...]:
         ids = [column.id for column in board.columns]
-        return (not ids, -len(board.rows), -len(ids), ids, [row.id for row in board.rows])
+        answers = sum(cell.n for row in board.rows for cell in row.cells.values())
+        return (not ids, -len(board.rows), -answers, ids, [row.id for row in board.rows])
 
     boards.sort(key=size)
     return boards, sorted(left_out)
