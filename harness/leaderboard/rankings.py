@@ -19,8 +19,10 @@ METHOD = (
     "Rank r: r - 1 entries are shown to be better. Two entries share a letter where no difference between them is "
     "shown. Every pair of a column is tested, by item where both have sample rows (two-sided sign-flip test; whole "
     "clusters flipped), else by a z test of the two standard errors, which takes the items as unrelated and says less; "
-    "p-values by Holm's correction over all pairs of the column: the chance that any two equal entries of a column are "
-    "told apart is at most 5 %."
+    "p-values by Holm's correction over all pairs of the column, the mean being a column of its own: the chance that "
+    "any two equal entries of a column are told apart is at most 5 %. The test takes equal entries as interchangeable: "
+    "where one has rare large losses that few clusters hardly show, it errs more often (by simulation 9 % with 30 "
+    "clusters, 4 % with 200)."
 )
 
 
