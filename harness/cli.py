@@ -13,7 +13,10 @@ import typer
 from harness.bench.command import bench_app
 from harness.distance.command import add_distance
 from harness.judge import command as judge_command
+from harness.leaderboard import command as leaderboard_command
 from harness.listing import suites as list_suites
+from harness.report.html.command import EPILOG as REPORT_EPILOG
+from harness.report.html.command import report
 from harness.score.command import EPILOG as SCORE_EPILOG
 from harness.score.command import score
 
@@ -267,7 +270,9 @@ app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |
     list_suites
 )
 app.command(epilog=SCORE_EPILOG)(score)
+app.command(epilog=REPORT_EPILOG)(report)
 app.command(name="judge", epilog=judge_command.EPILOG)(judge_command.judge)
+app.command(name="leaderboard", epilog=leaderboard_command.EPILOG)(leaderboard_command.leaderboard)
 
 
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")
@@ -366,7 +371,11 @@ def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
     console.print(leaderboard_table(result.summary, width=console.width))
     spent = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in result.timings.items())
     console.print(f"{'' if result.did else 'nothing was missing; '}time: {spent}", highlight=False)
-    console.print(f"{out}/leaderboard.md, {out}/recovery.md, {out}/summary.json", highlight=False, soft_wrap=True)
+    console.print(
+        f"{out}/leaderboard.md, {out}/recovery.md, {out}/recovery.html, {out}/summary.json",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def main() -> NoReturn:

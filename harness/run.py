@@ -353,7 +353,7 @@ class _Run:
         began = time.monotonic()
         if self.did or not self.layout.summary.is_file():
             summary, samples = collect(self.study, self.layout, self.options)
-            write_reports(summary, samples, self.layout.root)
+            write_reports(summary, samples, self.layout.root, self.options.data_dir)
             write_linears({name: self.layout.variant(name) for name in self.study.variants}, self.layout.root)
             self._spent("report", began)
             self.did = True

@@ -114,10 +114,10 @@ def read_rules(directory: Path, study: str | None, *, required: bool = True) -> 
     body = read_json(layout.study).get("study")
     if not isinstance(body, dict):
         raise ConfigError(f"{layout.study} holds no study; name the study with --study")
-    return parse_study(_as_written(body), where=str(layout.study)).gates
+    return parse_study(study_as_written(body), where=str(layout.study)).gates
 
 
-def _as_written(body: Mapping[str, Any]) -> dict[str, Any]:
+def study_as_written(body: Mapping[str, Any]) -> dict[str, Any]:
     """A resolved study as its file would say it: a checkpoint made elsewhere names no recipe."""
     variants = {
         name: {key: value for key, value in spec.items() if key != "recipe" or spec.get("path") is None}
