@@ -26,7 +26,8 @@ Level = Annotated[float, typer.Option(help="Chance of any false step where nothi
 
 @history_app.command(
     epilog="Examples:  sparsebench history append history.jsonl out/pocket  |  sparsebench history append "
-    "history.jsonl results/pocket --commit 3c65ede --time 2026-01-31T12:00:00Z. In GitHub Actions the commit is GITHUB_SHA.",
+    "history.jsonl results/pocket --commit 3c65ede --time 2026-01-31T12:00:00Z. "
+    "The commit is GITHUB_SHA where that is set.",
 )
 def append(
     file: File,
