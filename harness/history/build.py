@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import CorruptRecordError
 from harness.gate.result import MissingError
-from harness.gate.run_records import RunRecords, open_run
+from harness.gate.run_records import RunRecords, check_against_study, open_run
 from harness.gate.speed import undecided
 from harness.history.pack import pack_codes, pack_scores
 from harness.history.record import HistoryRecord, ItemSet, SkillPoint, SpeedPoint
@@ -41,6 +41,7 @@ def record_of(directory: Path, *, commit: str, time: str, with_items: bool = Tru
         CorruptRecordError: A cell is cut short, incomplete or contradicts the summary; rows are missing.
     """
     run = open_run(directory)
+    check_against_study(run)
     missing: dict[str, str] = {}
     skills: list[SkillPoint] = []
     item_sets: dict[str, ItemSet] = {}
