@@ -12,6 +12,7 @@ import typer
 
 from harness.bench.command import bench_app
 from harness.distance.command import add_distance
+from harness.history.command import history_app
 from harness.judge import command as judge_command
 from harness.leaderboard import command as leaderboard_command
 from harness.listing import suites as list_suites
@@ -34,6 +35,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(history_app, name="history")
 
 _SUITES_HELP = (
     "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "

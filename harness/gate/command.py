@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.gate.check import check
 from harness.gate.result import GateReport
-from harness.gate.run_records import open_run
+from harness.gate.run_records import check_against_study, open_run
 from harness.gate.skill import Context
 from harness.gate_rules import GateRule
 from harness.layout import Layout, read_json
@@ -71,6 +71,9 @@ def _no_collection() -> Iterator[None]:
 def _gate(directory: Path, options: GateOptions) -> GateReport:
     run = open_run(directory)
     earlier = open_run(options.against) if options.against is not None else None
+    for records in (run, earlier):
+        if records is not None:
+            check_against_study(records)
     rules = read_rules(directory, options.study, required=earlier is None)
     context = Context(run, earlier, options.allow_different_data)
     return check(rules, context, on_inconclusive="pass" if options.on_inconclusive == "pass" else "fail")
