@@ -142,10 +142,11 @@ def _models(study: Study) -> Iterator[str]:
         if isinstance(shape, RecordedModel):
             line += f"; {shape.parameters:,} parameters from its recorded shape, the hub was not asked"
         yield line
+    yield from (f"  {told}" for told in unpinned(study) if told.startswith("data "))
 
 
 def unpinned(study: Study) -> Iterator[str]:
-    """A warning for each hub model of the study that no commit fixes."""
+    """A warning for each hub model and data set of the study that no commit fixes."""
     for name, model in study.models.items():
         here = model.path in BUNDLED or Path(model.path).expanduser().is_dir()
         if not here and model.revision is None and "@" not in model.path:
@@ -153,6 +154,17 @@ def unpinned(study: Study) -> Iterator[str]:
                 f"model {name} ({model.path}) is not pinned: another run may load other weights; add "
                 f"`revision: COMMIT` (the records name the commit that is loaded)"
             )
+    recipes = [recipe_of(study, name) for name, spec in study.variants.items() if spec.source is not None]
+    for source in dict.fromkeys(source for recipe in recipes for source in _unpinned_data(recipe)):
+        yield f"data {source} is not pinned: another run may read other text; add its commit in a copy of the recipe"
+
+
+def _unpinned_data(recipe: Recipe) -> Iterator[str]:
+    """Data sets of the hub that a recipe reads from no stated commit."""
+    for stage in recipe.stages:
+        streams = stage.pretrain.mixture if stage.pretrain is not None else ()
+        yield from (each.source for each in streams if each.stream and each.revision is None and "@" not in each.source)
+        yield from (source for source in stage.sources if source.startswith("hub:") and "@" not in source)
 
 
 def _requests(plan: SuitePlan) -> int:

@@ -109,6 +109,12 @@ def test_unpinned_models_are_named() -> None:
         "teacher",
     ]
     assert not list(unpinned(load_study("slicegpt"))) and not list(unpinned(load_study("pocket")))
+    whole = [line.split()[:2] for line in unpinned(load_study("sparse-llama"))]
+    assert whole == [
+        ["model", "teacher"],
+        ["data", "hub:cerebras/SlimPajama-627B"],
+        ["data", "hub:codeparrot/codeparrot-clean"],
+    ]
 
 
 # --- what the files say ----------------------------------------------------------------------------------------------
