@@ -63,7 +63,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tabl
 
 @app.command(
     epilog="Examples:  sparsebench run --out out/pocket  |  sparsebench run my-study.yaml --out out/mine --dry-run  |  "
-    "sparsebench run my-study.yaml --out /shared/mine --ray auto",
+    "sparsebench run my-study.yaml --out /shared/mine --ray auto  |  sparsebench run slicegpt --scale pocket -o out/s",
 )
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study or a study file.")] = "pocket",
@@ -78,6 +78,12 @@ def run(
     device: Device = "cpu",
     ray: RayOption = None,
     offline: Offline = False,
+    scale: Annotated[
+        str | None, typer.Option(help="pocket: cut the study down to the bundled model, same stages, small budgets.")
+    ] = None,
+    scale_tokens: Annotated[
+        int | None, typer.Option(min=1024, help="--scale: tokens of each training stage at most; default 40,960.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -85,6 +91,10 @@ def run(
     from harness.study import load_study
 
     loaded = load_study(study)
+    if scale is not None or scale_tokens is not None:
+        from harness.scale import scale_down
+
+        loaded = scale_down(loaded, scale, tokens=scale_tokens, n=n, say=None if quiet else print)
     settings = _with_options(loaded, _data_kind(data, data_dir), n, engine)
     _run(settings, out, _options(data_dir, jobs, device, offline, quiet, ray), dry_run=dry_run)
 
@@ -362,6 +372,11 @@ def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
 
         print(plan_text(study, out, options), end="")
         return
+    if not options.quiet:
+        from harness.dry_run import unpinned
+
+        for warning in unpinned(study):
+            _say(f"warning: {warning}")
     result = run_study(study, out, options)
     if options.quiet:
         return
