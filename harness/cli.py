@@ -45,6 +45,7 @@ OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everyth
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the original data files; implies --data full.")
 ]
+DataFolder = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the original data files.")]
 DataKind = Annotated[str, typer.Option("--data", help="pocket (bundled, offline) or full (the real benchmarks).")]
 Count = Annotated[int | None, typer.Option("-n", "--n", min=1, help="First n items of every suite.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one per core, at most 4.")]
@@ -229,7 +230,7 @@ def compare(
 
 @app.command(epilog="Example:  sparsebench doctor --offline")
 def doctor(
-    data_dir: DataDir = None,
+    data_dir: DataFolder = None,
     offline: Offline = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -255,7 +256,7 @@ def perplexity(
     context: Annotated[int, typer.Option(min=2, help="Tokens of a window; the number depends on it.")] = 2048,
     windows: Annotated[int | None, typer.Option(min=1, help="The first so many windows; default: all.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 1,
-    data_dir: DataDir = None,
+    data_dir: DataFolder = None,
     out: OutOption = Path("out/perplexity"),
     engine: Annotated[str, typer.Option(help="torch, sparse or auto.")] = "torch",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (torch).")] = "float32",
@@ -288,7 +289,7 @@ app.command(name="leaderboard", epilog=leaderboard_command.EPILOG)(leaderboard_c
 
 
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")
-def verify(data_dir: DataDir = None) -> None:
+def verify(data_dir: DataFolder = None) -> None:
     """Name what real data is missing or differs, its hash, and how to get it; exit 0 if all is there, 2 if not."""
     from suites.verify import verify as check
 

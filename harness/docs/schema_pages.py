@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from harness import engine_specs, gate_rules, study
+from harness import engine_specs, expected, gate_rules, study
 from harness.docs.markdown import cell, table
 from harness.docs.schema_tables import Section, sections_text
 from harness.judge import records as judge_records
-from harness.schema import distance, samples, summary
+from harness.schema import distance, published, samples, summary
 from harness.score import record as score_record
 from sparsify import recipe, specs, variant
 from sparsify.train import lora_settings, settings
@@ -66,6 +66,9 @@ def study_page() -> str:
         Section("Engine openai", engine_specs.OpenAISpec, "`engine: {name: openai, ...}`"),
         Section("Speed panels", study.SpeedSpec, "`speed: [{...}, ...]`"),
         Section("Distance", study.DistanceSpec, "`distance: {...}`"),
+        Section("Perplexity", study.PerplexitySpec, "`perplexity: [{...}, ...]`"),
+        Section("Expected values", expected.ExpectedSpec, "`expected: [{...}, ...]`"),
+        Section("Scale", study.ScaleSpec, "Written by `--scale pocket`."),
         Section("Rule recovery", gate_rules.RecoveryRule, rules),
         Section("Rule non_inferior", gate_rules.NonInferiorRule),
         Section("Rule no_regression", gate_rules.NoRegressionRule),
@@ -81,7 +84,7 @@ def study_page() -> str:
 def recipe_page() -> str:
     """Bundled recipes, and the keys of stages."""
     rows = []
-    for name in recipe.builtin_recipes():
+    for name in (*recipe.builtin_recipes(), *recipe.paper_recipes()):
         loaded = recipe.load_recipe(name)
         stages = " > ".join(stage.kind for stage in loaded.stages) or "none"
         file = f"[`{name}`](../../sparsify/recipes/{name}.yaml)"
@@ -127,6 +130,8 @@ def records_page() -> str:
         Section("Speed baseline", summary.SpeedBaseline),
         Section("Speed confirmation", summary.SpeedConfirmation),
         Section("Speed packing", summary.SpeedPacking),
+        Section("Perplexity row", published.PerplexityRow),
+        Section("Published value", published.PublishedRow),
         Section("Distance of a variant", distance.DistanceResult),
         Section("Distance on a text", distance.TextDistance),
         Section("Distance measure", distance.Measure),

@@ -52,8 +52,9 @@ COUNTED = {
     "how-to/add-an-engine.md": (2, 1),
     "how-to/compress-and-prove.md": (1, 3),
     "how-to/evaluate-an-endpoint.md": (1, 0),
-    "how-to/gate-in-ci.md": (1, 0),
+    "how-to/gate-in-ci.md": (2, 0),
     "how-to/judge-conversations.md": (1, 0),
+    "how-to/reproduce-the-papers.md": (1, 2),
     "how-to/run-on-a-cluster.md": (4, 0),
     "how-to/score-outputs.md": (1, 0),
     "tutorial/first-study.md": (2, 2),
@@ -140,8 +141,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def test_the_marks_of_a_page_are_read(tmp_path: Path) -> None:
     page = ROOT / "docs" / "how-to" / "gate-in-ci.md"
     shell = [block for block in docs.blocks(page) if block.language == "sh"]
-    assert [block.said.get("exit") for block in shell] == ["1", "0", None, None]
-    assert "not run" in shell[-1].said and docs.prepared(page) == ("first-study",)
+    assert [block.said.get("exit") for block in shell] == ["1", "0", None, None, None, None]
+    assert "not run" in shell[3].said and docs.prepared(page) == ("first-study",)
     assert docs.occurs("a 1.5 b\n...\nc", "x\na 22 b\ny\nc", numbers_vary=True) is None
     assert docs.occurs("a 1.5 b", "a 22 b", numbers_vary=False) == "a 1.5 b"
     assert docs.occurs("b\na", "a\nb", numbers_vary=False) == "a"
