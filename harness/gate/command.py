@@ -121,9 +121,9 @@ def read_rules(directory: Path, study: str | None, *, required: bool = True) -> 
 
 
 def study_as_written(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved study as its file would say it: a checkpoint made elsewhere names no recipe."""
+    """A resolved study as its file would say it: a checkpoint made elsewhere and an endpoint name no recipe."""
     variants = {
-        name: {key: value for key, value in spec.items() if key != "recipe" or spec.get("path") is None}
+        name: {key: value for key, value in spec.items() if key != "recipe" or spec.get("from") is not None}
         for name, spec in dict(body.get("variants") or {}).items()
     }
     return {**body, "variants": variants}
