@@ -112,7 +112,8 @@ class World:
 
     def _first_study(self, folder: Path) -> None:
         made = self._made["first-study"]
-        shutil.copy(made / "first.yaml", folder)
+        for name in ("first.yaml", "half.yaml"):
+            shutil.copy(made / name, folder)
         shutil.copytree(made / "out" / "first", folder / "out" / "first")
 
     def _my_model(self, folder: Path) -> None:
