@@ -172,10 +172,10 @@ def run_cell(cell: Cell, engine: Engine | TextEngine, *, sandbox_refusal: str | 
             progress=progress,
             fewshot=plan.fewshot(),
         )
-    scores, refused = _score(cell, items, rows, sandbox_refusal)
+    scores, refused, signs = _score(cell, items, rows, sandbox_refusal)
     samples = [_sample(cell, item, row, found) for item, row, found in zip(items, rows, scores, strict=True)]
     write_samples(samples, cell.layout.samples(cell.variant, plan.name))
-    events = [*_events(plan), *getattr(engine, "events", ())]
+    events = [*_events(plan), *getattr(engine, "events", ()), *signs]
     failed = sum(row.status == "error" for row in rows)
     state = CellState(jsonable(key), refused, events, round(time.monotonic() - began, 2), failed)
     write_json_atomic(cell.layout.cell(cell.variant, plan.name), vars(state))
@@ -184,21 +184,23 @@ def run_cell(cell: Cell, engine: Engine | TextEngine, *, sandbox_refusal: str | 
 
 def _score(
     cell: Cell, items: Sequence[Item], rows: Sequence[GenRow], sandbox_refusal: str | None
-) -> tuple[list[Scores], str | None]:
+) -> tuple[list[Scores], str | None, list[dict[str, str]]]:
+    """The scores of rows, why the cell has none, and what its programs did that none should do."""
     nothing: list[Scores] = [{} for _ in items]
     plan = cell.plan
     if plan.name == "code":
         if sandbox_refusal is not None:
-            return nothing, f"{NO_SANDBOX}: {sandbox_refusal}"
-        return _score_code(cell, items, rows), None
+            return nothing, f"{NO_SANDBOX}: {sandbox_refusal}", []
+        scores, signs = _score_code(cell, items, rows)
+        return scores, None, signs
     module = scorer(plan.name, plan.preset)
     reasons = [module.scorable(item.doc) for item in items] if hasattr(module, "scorable") else []
     refused = next((reason for reason in reasons if reason), None)
-    return score_rows(plan.suite, items, rows, preset=plan.preset), refused
+    return score_rows(plan.suite, items, rows, preset=plan.preset), refused, []
 
 
-def _score_code(cell: Cell, items: Sequence[Item], rows: Sequence[GenRow]) -> list[Scores]:
-    from harness.evaluate.code import CodeSample, limited, pass_rates, score_completions
+def _score_code(cell: Cell, items: Sequence[Item], rows: Sequence[GenRow]) -> tuple[list[Scores], list[dict[str, str]]]:
+    from harness.evaluate.code import CodeSample, limited, pass_rates, score_completions, suspicious
     from harness.evaluate.sandbox import open_sandbox
     from harness.evaluate.verdicts import KnownVerdicts
 
@@ -213,7 +215,9 @@ def _score_code(cell: Cell, items: Sequence[Item], rows: Sequence[GenRow]) -> li
     for result in results:
         passed[result.item_id].append(result.passed)
     # What could not be asked failed as often as it should have been asked.
-    return [dict(pass_rates(passed.get(item.item_id, [False] * preset.samples))) for item in items]
+    scores: list[Scores] = [dict(pass_rates(passed.get(item.item_id, [False] * preset.samples))) for item in items]
+    told = suspicious(results)
+    return scores, [{"kind": "suspicious_programs", "where": cell.plan.name, "detail": told}] if told else []
 
 
 def _events(plan: SuitePlan) -> list[dict[str, str]]:

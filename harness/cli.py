@@ -54,6 +54,7 @@ EngineOption = Annotated[str, typer.Option(help="torch, vllm, or sparse: our CPU
 BaseUrl = Annotated[str | None, typer.Option(help="Of the endpoint of openai:NAME, such as http://127.0.0.1:8000/v1.")]
 Api = Annotated[str, typer.Option(help="openai: chat, completions, or auto (what the suite's prompts are).")]
 Concurrency = Annotated[int, typer.Option(min=1, help="openai: requests under way at a time.")]
+Pace = Annotated[float | None, typer.Option(min=0.01, help="openai: at most so many, further tries included.")]
 RayOption = Annotated[
     str | None,
     typer.Option(help="Run skill cells on Ray: local, auto or HOST:PORT of a cluster whose nodes share --out."),
@@ -121,6 +122,7 @@ def evaluate(
     base_url: BaseUrl = None,
     api: Api = "auto",
     concurrency: Concurrency = 8,
+    requests_per_minute: Pace = None,
     jobs: Jobs = 0,
     device: Device = "cpu",
     offline: Offline = False,
@@ -134,7 +136,8 @@ def evaluate(
     kind = _data_kind(data, data_dir)
     suites = {name: {"preset": preset or _preset(load_suite(name), kind), "n": n} for name in suite}
     body: dict[str, Any] = {"name": "eval", "suites": suites}
-    body |= eval_subject(model, engine, base_url=base_url, api=api, concurrency=concurrency)
+    asked = {"api": api, "concurrency": concurrency, "requests_per_minute": requests_per_minute}
+    body |= eval_subject(model, engine, base_url=base_url, asked=asked)
     _run(parse_study(body, where="eval"), out, _options(data_dir, jobs, device, offline, quiet))
 
 

@@ -170,7 +170,10 @@ def load_tokenizer(model_dir: Path) -> Any:
             f"{model_dir} has no tokenizer (tokenizer.json); copy it there from where the weights are"
         )
     try:
-        return AutoTokenizer.from_pretrained(str(model_dir), local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(model_dir), local_files_only=True, trust_remote_code=False)
+        # Texts are cut into windows: the library would warn of errors that cannot come.
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        return tokenizer
     except (ValueError, KeyError, OSError) as error:
         raise _complaint(model_dir, error, "tokenizer files") from None
 

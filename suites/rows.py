@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from suites.errors import SuiteError
-from suites.problems import called
+from suites.problems import called, modules
 
 Row = Mapping[str, Any]
 
@@ -88,12 +88,13 @@ def code(row: Row) -> dict[str, Any]:
 def mbpp(row: Row) -> dict[str, Any]:
     """MBPP (`text`, `test_setup_code`) or its sanitized form (`prompt`, `test_imports`), as a problem with `check`.
 
-    The assertions run word for word, the set-up with them: one that fails must fail the problem, not the whole run.
+    The assertions run word for word, the set-up with them: one that fails must fail the problem, not the whole run. A
+    module that they take from the solution's imports is imported for them, because they run apart from it.
     """
     tests, solution = _texts(row, "test_list"), _text(row, "code")
     setup = str(row.get("test_setup_code") or "\n".join(str(line) for line in row.get("test_imports") or ()))
     name = called(solution, tests)
-    steps = [part for part in (setup, *tests) if part.strip()]
+    steps = [part for part in (setup, *(f"import {each}" for each in modules(solution, tests)), *tests) if part.strip()]
     return {
         "task_id": f"Mbpp/{int(row['task_id'])}",
         "text": _text(row, "text", "prompt"),

@@ -9,15 +9,14 @@ from harness.errors import ConfigError
 PREFIX = "openai:"
 
 
-def eval_subject(model: str, engine: str, *, base_url: str | None, api: str, concurrency: int) -> dict[str, Any]:
+def eval_subject(model: str, engine: str, *, base_url: str | None, asked: dict[str, Any]) -> dict[str, Any]:
     """The `variants` and `engine` of a study of one model.
 
     Args:
         model: A model as `harness.models.model_directory` takes it, or `openai:NAME`.
         engine: The engine of the former.
         base_url: Where the latter is served.
-        api: How it is asked.
-        concurrency: Requests under way at a time.
+        asked: How it is asked, as `harness.engine_specs.OpenAISpec` takes it: api, concurrency, requests_per_minute.
 
     Raises:
         ConfigError: An endpoint without an address, or an address without an endpoint.
@@ -31,4 +30,4 @@ def eval_subject(model: str, engine: str, *, base_url: str | None, api: str, con
     if base_url is None:
         raise ConfigError(f"{model} needs --base-url, such as http://127.0.0.1:8000/v1")
     served = {"endpoint": {"model": model.removeprefix(PREFIX), "base_url": base_url}}
-    return {"variants": {"model": served}, "engine": {"name": "openai", "api": api, "concurrency": concurrency}}
+    return {"variants": {"model": served}, "engine": {"name": "openai", **asked}}

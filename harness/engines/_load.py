@@ -116,7 +116,10 @@ def load_tokenizer(variant_dir: Path) -> Any:
     try:
         register_for(variant_dir)
         with _quiet():
-            return AutoTokenizer.from_pretrained(variant_dir, local_files_only=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(variant_dir, local_files_only=True, trust_remote_code=False)
+        # Prompts that do not fit are counted and told; the library would warn of errors that cannot come.
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        return tokenizer
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
         raise CheckpointError(f"{variant_dir} has no tokenizer that opens: {_one_line(error)}") from None
 

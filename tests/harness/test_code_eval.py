@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.engines.base import Completion
 from harness.errors import CorruptRecordError, SandboxUnavailable
 from harness.evaluate.code import CodeSample, pass_rates, score_completions
 from harness.evaluate.sandbox import Job, Limits, Sandbox, Verdict, open_sandbox
 from harness.evaluate.verdicts import KnownVerdicts
-from sparsify.progress import Progress
+from sparsify.progress import NullProgress, Progress
 
 DOC = {
     "task_id": "pocket/1",
@@ -120,3 +122,41 @@ def test_a_program_with_a_verdict_is_not_run_again(sandbox: Sandbox, tmp_path: P
     (tmp_path / "a.code.json").write_text("{")
     with pytest.raises(CorruptRecordError, match="is damaged"):
         KnownVerdicts(tmp_path, "e")
+
+
+class _Answers:
+    """An engine that gives the answers it was given."""
+
+    name, context_length = "scripted", 10_000
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        self.answers = answers
+
+    def encode(self, text: str | None = None, *, chat: Any = None) -> list[int]:
+        return [1]
+
+    def generate_batch(self, requests: Sequence[Any]) -> list[Completion]:
+        return [Completion(r.request_id, self.answers[r.request_id], 1, 1, "stop", 0.0) for r in requests]
+
+
+def test_programs_of_a_cheat_fail_and_the_report_says_so(sandbox: Sandbox, tmp_path: Path) -> None:
+    from harness.cells import Cell, plan_suites, read_state, run_cell
+    from harness.layout import Layout
+    from harness.records import read_samples
+    from harness.study import parse_study
+
+    body = {"name": "s", "variants": {"m": {"path": "x"}}, "suites": {"code": {"preset": "pocket", "n": 3}}}
+    plan = plan_suites(parse_study(body, where="test"), None)["code"]
+    cell = Cell("m", plan, "scripted/float32", Layout(tmp_path))
+    honest, cheat, wrong = (item.item_id for item in plan.items())
+    solution = {item.item_id: item.doc["canonical_solution"] for item in plan.items()}
+    answers = {honest: solution[honest], cheat: "    import os\n    os._exit(0)\n", wrong: "    return None\n"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("harness.cells.model_fingerprint", lambda directory: {"weights": "w"})
+        state = run_cell(cell, _Answers(answers), sandbox_refusal=None, progress=NullProgress())
+        assert read_state(cell) == state  # what is told is still there when the run is started again
+    (event,) = [event for event in state.events if event["kind"] == "suspicious_programs"]
+    assert event["where"] == "code" and event["detail"].startswith(
+        f"1 of 3 programs did what only a cheat does and count as failed; the first, {cheat}: ends the process"
+    )
+    assert [row.scores["pass@1"] for row in read_samples(cell.layout.samples("m", "code"))] == [1.0, 0.0, 0.0]

@@ -202,6 +202,7 @@ def test_eval_from_the_command_line(tmp_path: Path) -> None:
     known = right_answers(5)
     with kit.EndpointServer(lambda k, sent: kit.answer(sent, by_question(known, sent.question))) as server:
         command = ["eval", "openai:some/model", "--suite", "gsm8k", "-n", "5", "-q", "--out", str(tmp_path / "out")]
+        command += ["--requests-per-minute", "6000"]
         refused = CliRunner().invoke(app, command)
         assert isinstance(refused.exception, ConfigError) and "needs --base-url" in str(refused.exception)
         done = CliRunner().invoke(app, [*command, "--base-url", server.base_url])
@@ -209,6 +210,7 @@ def test_eval_from_the_command_line(tmp_path: Path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["variants"][0]["base"] == "some/model" and summary["variants"][0]["suites"]["gsm8k"]["value"] == 1.0
     assert {sent.body["model"] for sent in server.requests} == {"some/model"}
+    assert '"requests_per_minute": 6000' in (tmp_path / "out" / "study.json").read_text()
     wrong = CliRunner().invoke(app, ["eval", "pocket", "--suite", "gsm8k", "--out", "x", "--base-url", "http://h/v1"])
     assert isinstance(wrong.exception, ConfigError) and "openai:pocket" in str(wrong.exception)
 

@@ -9,7 +9,7 @@ import pytest
 
 from suites.errors import SuiteError
 from suites.gsm8k.presets import cot
-from suites.problems import called
+from suites.problems import called, modules
 from suites.registry import ALL_SUITES, load_suite, read_suite, scorer, suite_hash
 from suites.rows import NORMALISE
 
@@ -92,6 +92,18 @@ def test_the_function_under_test_is_found() -> None:
         called("x = 1", ["assert x == 1"])
     with pytest.raises(ValueError, match="not Python"):
         called("x = 1", ["assert ("])
+
+
+def test_modules_that_only_the_solution_imports_are_imported_for_the_assertions() -> None:
+    tests = ["assert f(1) == sys.getsizeof(1)", "assert f(2) == math.pi"]
+    solution = "import sys, os, math as m\nimport json\ndef f(x):\n  import math\n  return sys.getsizeof(x)"
+    assert modules(solution, tests) == ["sys"]
+    doc = NORMALISE["mbpp"]({"task_id": 596, "text": "t", "code": solution, "test_list": tests[:1]})
+    names: dict[str, Any] = {"f": lambda x: __import__("sys").getsizeof(x)}
+    exec(doc["test"], names)
+    names["check"](None)
+    with pytest.raises(ValueError, match="not Python"):
+        modules("def f(", tests)
 
 
 def test_an_mbpp_problem_runs_its_assertions_word_for_word() -> None:

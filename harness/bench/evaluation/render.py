@@ -60,11 +60,12 @@ def _steps(ledger: Ledger, settings: Settings) -> str:
     if not steps:
         return "What each part gives was not measured."
     rows = [
-        (arm.name, arm.adds, f"{total.fast_s:.1f}", f"{total.wall:.2f}", f"{step:.2f}") for arm, total, step in steps
+        (arm.name, arm.adds, f"{total.fast_s:.1f}", f"{total.wall:.2f}", f"{step:.2f}", f"{total.cpu:.2f}")
+        for arm, total, step in steps
     ]
     whole = steps[0][1]
-    stock = (STOCK.name, STOCK.adds, f"{whole.slow_s:.1f}", "1.00", "")
-    head = ("arm", "what it adds", "seconds", "times as fast as stock", "as the line above")
+    stock = (STOCK.name, STOCK.adds, f"{whole.slow_s:.1f}", "1.00", "", "1.00")
+    head = ("arm", "what it adds", "seconds", "times as fast as stock", "as the line above", "in processor seconds")
     return f"What each part gives, on {whole.items} of the items:\n\n" + table(head, [stock, *rows])
 
 

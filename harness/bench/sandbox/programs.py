@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import gzip
 import json
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from harness.errors import ConfigError
 from harness.evaluate.sandbox import Job, Limits, Problem
 from harness.evaluate.sandbox.preflight import canonical_jobs
 from harness.evaluate.sandbox.types import MIB
+from suites.rows import mbpp
 
 PLUS_FILE = "humaneval_plus/HumanEvalPlus-OriginFmt.jsonl.gz"
 MBPP_FILE = "mbpp/mbpp.jsonl"
@@ -27,13 +27,11 @@ class Reference:
         name: `humaneval`, `humaneval+` or `mbpp`.
         jobs: The solutions with their tests.
         limits: What one of them may use.
-        left_out: Problems of the set that cannot be run in this form.
     """
 
     name: str
     jobs: tuple[Job, ...]
     limits: Limits
-    left_out: int = 0
 
 
 def references(data: Path | None) -> list[Reference]:
@@ -48,9 +46,7 @@ def references(data: Path | None) -> list[Reference]:
         limits = Limits(wall_seconds=60.0, cpu_seconds=30, memory_bytes=1024 * MIB)
         found.append(Reference("humaneval+", tuple(_plus(data / PLUS_FILE)), limits))
     if data is not None and (data / MBPP_FILE).is_file():
-        jobs = list(_mbpp(data / MBPP_FILE))
-        kept = tuple(job for job in jobs if job is not None)
-        found.append(Reference("mbpp", kept, Limits(), left_out=len(jobs) - len(kept)))
+        found.append(Reference("mbpp", tuple(_mbpp(data / MBPP_FILE)), Limits()))
     return found
 
 
@@ -68,20 +64,8 @@ def _plus(path: Path) -> Iterator[Job]:
         yield Job(problem, row["prompt"] + row["canonical_solution"])
 
 
-def _mbpp(path: Path) -> Iterator[Job | None]:
-    """The solutions; None for a test that needs classes of the solution itself, which only share a process here."""
+def _mbpp(path: Path) -> Iterator[Job]:
+    """The solutions, with the tests that the suite makes of the rows."""
     for row in _rows(path):
-        tree = ast.parse(row["code"])
-        called = {
-            node.func.id
-            for node in ast.walk(ast.parse("\n".join(row["test_list"])))
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-        }
-        defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
-        names = called & defined
-        if len(names) != 1 or row["test_setup_code"]:
-            yield None
-            continue
-        name = names.pop()
-        test = "import math\ndef check(candidate):\n" + "".join(f"    {line.strip()}\n" for line in row["test_list"])
-        yield Job(Problem(f"MBPP/{row['task_id']}", "", test, name), row["code"].replace("\r\n", "\n"))
+        doc = mbpp(row)
+        yield Job(Problem(doc["task_id"], doc["prompt"], doc["test"], doc["entry_point"]), doc["code"])

@@ -170,7 +170,6 @@ def _solutions(reference: Reference, workers: int, sandbox: Sandbox, progress: P
         "kinds": dict(Counter(kind_of(verdict.status) for verdict in verdicts)),
         "slowest_seconds": max(verdict.seconds for verdict in verdicts),
         "limits": asdict(reference.limits),
-        "left_out": reference.left_out,
         "failed": failed,
     }
 

@@ -61,9 +61,11 @@ def slicing_plot(found: Mapping[str, Sequence[tuple[int, float]]], dense: Mappin
         parts.append(svg_text(_LEFT - 6, y(value) + 4, f"{value:.3g}", anchor="end"))
     for fraction in FRACTIONS:
         parts.append(svg_text(x(fraction), _HEIGHT - _BOTTOM + 18, f"{fraction} %", anchor="middle"))
-    for label, value in dense.items():
+    height = -math.inf
+    for label, value in sorted(dense.items(), key=lambda line: -line[1]):
+        height = max(y(value) + 4, height + 12)  # dense models differ little: their labels must not cover each other
         parts.append(svg_line(_LEFT, y(value), right, y(value), "#000000", dash="2 3"))
-        parts.append(svg_text(right + 6, y(value) + 4, label, size=11))
+        parts.append(svg_text(right + 6, height, label, size=11))
     for index, (label, points) in enumerate(found.items()):
         colour, dash = _COLOURS[index % len(_COLOURS)], _DASHES[index % len(_DASHES)]
         path = " ".join(f"{x(fraction):.1f},{y(value):.1f}" for fraction, value in points)

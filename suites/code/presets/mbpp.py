@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+DEVIATIONS = (
+    "Mbpp/367 (and 601, 927 outside the test split) cannot be passed: its assertions build objects of a class that the "
+    "program defines, and program and assertions run in processes of their own",
+    "Mbpp/596 (outside the test split): the assertions have `sys` although a program may not import it",
+)
 _END = "[DONE]"
 
 
