@@ -60,8 +60,8 @@ def samples(source: Source) -> Html:
         title,
         paragraph(
             f"{plural(grid.rows(), 'answer')} of {plural(len(source.summary.variants), 'variant')}, paired by item "
-            "with the baseline's. Open an item to read question and both answers side by side; where they begin to "
-            "differ is marked. Characters that cannot be seen are written out, such as ⟨U+202E⟩."
+            "with the baseline's. Open an item to read question and both answers side by side; words that the "
+            "other lacks are marked. Characters that cannot be seen are written out, such as ⟨U+202E⟩."
         ),
         *remarks,
         element("div", element("noscript", "This section needs scripts."), attributes={"id": "samples-view"}),
