@@ -399,3 +399,26 @@ def test_long_curves_are_averaged_and_keep_their_mean() -> None:
     found = averaged(pairs)
     assert len(found) <= 240 and abs(sum(y for _, y in found) / len(found) - 3.0) < 0.01
     assert averaged(pairs[:100]) == [(float(x), y) for x, y in pairs[:100]]
+
+
+def test_the_verb_writes_the_page_and_names_what_is_wrong(run: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    target = tmp_path / "deep" / "page.html"
+    done = CliRunner().invoke(app, ["report", str(run), "--out", str(target)])
+    assert done.exit_code == 0 and str(target) in done.output
+    assert target.read_text(encoding="utf-8") == recovery_html(open_source(run))
+    wrong = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert isinstance(wrong.exception, ConfigError) and "summary.json does not exist" in str(wrong.exception)
+
+
+def test_a_run_ends_by_writing_the_page(tmp_path: Path) -> None:
+    from harness.report.files import write_reports
+
+    folder = write(tmp_path / "out")
+    summary = open_source(folder).summary
+    write_reports(summary, runs.rows_of(SCORES), folder)
+    assert (folder / "recovery.html").read_text(encoding="utf-8") == recovery_html(open_source(folder))
+    assert (folder / "recovery.md").is_file() and (folder / "leaderboard.md").is_file()

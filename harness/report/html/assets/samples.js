@@ -281,5 +281,8 @@
     groupsView(index, compared);
   }
 
-  Promise.all([samples(), linearsView()]).then(() => { document.documentElement.dataset.ready = "yes"; });
+  Promise.all([samples(), linearsView()]).then(() => {
+    performance.mark("ready");
+    document.documentElement.dataset.ready = "yes";
+  });
 })();
