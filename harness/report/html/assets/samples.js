@@ -284,5 +284,8 @@
   Promise.all([samples(), linearsView()]).then(() => {
     performance.mark("ready");
     document.documentElement.dataset.ready = "yes";
+  }).catch((error) => {
+    const said = `The data of this page could not be read (${error.message}); it needs a browser of 2023 or later.`;
+    document.getElementById("samples").append(make("p", { class: "note warning" }, said));
   });
 })();
