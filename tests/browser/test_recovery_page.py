@@ -252,3 +252,14 @@ def test_every_plot_has_a_title_and_a_description(watched: Any) -> None:
         assert page.locator(f"[id='{described}']").text_content()
     ids = page.evaluate("[...document.querySelectorAll('[id]')].map((e) => e.id)")
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("key", ["tradeoff", "layers", "provenance"])
+def test_links_lead_to_their_section(watched: Any, key: str) -> None:
+    page = watched.open()
+    page.locator("html.laid-out").wait_for(state="attached")
+    page.locator(f"nav a[href='#{key}']").click()
+    page.wait_for_timeout(300)
+    top = page.locator(f"#{key}").evaluate("e => e.getBoundingClientRect().top")
+    at_end = page.evaluate("innerHeight + scrollY >= document.documentElement.scrollHeight - 2")
+    assert abs(top) < 40 or at_end

@@ -284,6 +284,12 @@
   Promise.all([samples(), linearsView()]).then(() => {
     performance.mark("ready");
     document.documentElement.dataset.ready = "yes";
+    const layOut = () => {
+      document.documentElement.classList.add("laid-out");
+      if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+    };
+    /* After two frames: the first view is on the screen. */
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(layOut, 50)));
   }).catch((error) => {
     const said = `The data of this page could not be read (${error.message}); it needs a browser of 2023 or later.`;
     document.getElementById("samples").append(make("p", { class: "note warning" }, said));
