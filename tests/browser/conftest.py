@@ -59,7 +59,8 @@ class Watched:
         page.on("dialog", lambda dialog: (self.complaints.append(dialog.message), dialog.dismiss()))
         page.goto(self._path.as_uri())
         if options.get("java_script_enabled", True):
-            page.wait_for_function("document.documentElement.dataset.ready === 'yes'")
+            # Not `wait_for_function`: it evaluates strings, which the page's policy forbids.
+            page.locator("html[data-ready=yes]").wait_for(state="attached")
         return page
 
     def close(self) -> None:

@@ -335,10 +335,14 @@ def test_text_beyond_the_budget_is_left_out_and_said(run: Path, monkeypatch: pyt
     index = block(html, "samples_index")
     scores = {index["variants"][cell["variant"]]["name"]: cell for cell in index["cells"]}
     changed = {
-        i for cell in index["cells"][1:] for i, s in enumerate(cell["score"]) if s != index["cells"][0]["score"][i]
+        name: {i for i, score in enumerate(cell["score"]) if score != scores["dense"]["score"][i]}
+        for name, cell in scores.items()
     }
-    answers = block(html, scores["bad"]["text"])
-    assert {i for i, row in enumerate(answers) if row is not None} == changed
+    assert len(changed["bad"]) == 120 and len(changed["good"]) == 5
+    # Of the baseline the answers that any variant changed are there, to be shown beside.
+    changed["dense"] = changed["bad"] | changed["good"] | changed["unclear"]
+    for name, cell in scores.items():
+        assert {i for i, row in enumerate(block(html, cell["text"])) if row is not None} == changed[name]
     # Scores of all items are there at any size.
     assert all(len(cell["score"]) == 400 for cell in index["cells"])
     monkeypatch.setattr(samples_module, "BUDGET", 10)
@@ -399,3 +403,50 @@ def test_long_curves_are_averaged_and_keep_their_mean() -> None:
     found = averaged(pairs)
     assert len(found) <= 240 and abs(sum(y for _, y in found) / len(found) - 3.0) < 0.01
     assert averaged(pairs[:100]) == [(float(x), y) for x, y in pairs[:100]]
+
+
+def test_the_verb_writes_the_page_and_names_what_is_wrong(run: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    target = tmp_path / "deep" / "page.html"
+    done = CliRunner().invoke(app, ["report", str(run), "--out", str(target)])
+    assert done.exit_code == 0 and str(target) in done.output
+    assert target.read_text(encoding="utf-8") == recovery_html(open_source(run))
+    wrong = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert isinstance(wrong.exception, ConfigError) and "summary.json does not exist" in str(wrong.exception)
+
+
+def test_a_run_ends_by_writing_the_page(tmp_path: Path) -> None:
+    from harness.report.files import write_reports
+
+    folder = write(tmp_path / "out")
+    summary = open_source(folder).summary
+    write_reports(summary, runs.rows_of(SCORES), folder)
+    assert (folder / "recovery.html").read_text(encoding="utf-8") == recovery_html(open_source(folder))
+    assert (folder / "recovery.md").is_file() and (folder / "leaderboard.md").is_file()
+
+
+def test_text_that_no_file_can_hold_is_written_out(tmp_path: Path) -> None:
+    from harness.report.html.source import source_of
+
+    folder = write(tmp_path / "out")
+    samples = runs.rows_of(SCORES)
+    first = samples["bad", "gsm8k"][0]
+    samples["bad", "gsm8k"][0] = first.model_copy(update={"outputs": ["\ud800 and \udfff"]})
+    for journal in (folder / "journal").iterdir():
+        journal.unlink()
+    html = recovery_html(source_of(open_source(folder).summary, samples, folder))
+    html.encode("utf-8")
+    names = [variant["name"] for variant in block(html, "samples_index")["variants"]]
+    answers = block(html, f"answers{names.index('bad')}")
+    assert answers[0] == ["\u27e8U+D800\u27e9 and \u27e8U+DFFF\u27e9"]
+
+
+def test_a_name_that_is_no_text_is_a_damaged_record(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out")
+    path = folder / "summary.json"
+    path.write_text(path.read_text().replace('"name": "good"', '"name": "go\\ud800od"'))
+    with pytest.raises(CorruptRecordError, match="is damaged"):
+        open_source(folder)

@@ -120,7 +120,7 @@ def markdown(record: dict[str, Any]) -> str:
         f"mean answer, {shape['blocks']} blocks of 7 linears), built and opened {len(record['open_seconds'])} times; "
         f"median [least, most]. {record['browser']}, on {machine['cpu']}, {machine['cores']} cores. Load average "
         f"{record['load_average']}: other work makes times by the clock longer, niceness {record['priority']['nice']} "
-        "makes up for some of it.",
+        "makes up for some of it (Chromium gives its pages a niceness of its own, 0 or more).",
         "",
         *table(["what", "measured", "limit"], rows),
         "",

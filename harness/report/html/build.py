@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
+from harness.report.html.further import further
 from harness.report.html.headline import headline
 from harness.report.html.layers import curves, layers
 from harness.report.html.provenance import provenance
@@ -22,6 +23,7 @@ _SECTIONS = {
     "tradeoff": "Accuracy against speed and size",
     "samples": "What flipped",
     "speed": "Speed",
+    "further": "Other metrics and distance",
     "layers": "Layers",
     "curves": "Loss curves",
     "provenance": "Provenance",
@@ -50,6 +52,7 @@ def recovery_html(source: Source) -> str:
         tradeoff(source),
         samples(source),
         speed(source),
+        further(source),
         layers(source),
         curves(source),
         provenance(source),

@@ -25,6 +25,8 @@ from harness.report.page import Cell, Column, Html, element, joined, number_cell
 
 _SPEEDS = 4
 """Columns of speed at most; the section on speed has all."""
+_NAMES = 8
+"""Names in a sentence at most; the table has all."""
 _COUNTED = ("within margins", "undecided", "outside a margin", "no verdict")
 _SAYS = {
     "within margins": "lose less than the margin on every skill",
@@ -42,7 +44,9 @@ def headline(source: Source, verdicts: Sequence[VariantVerdict]) -> Html:
         names = [verdict.variant for verdict in compared if verdict.overall == kind]
         if names:
             said = f" {_SAYS[kind]}: " if len(names) != 1 else f" {_singular(_SAYS[kind])}: "
-            points.append(element("li", badge(kind), f" {len(names)} of {len(compared)}", said, listed(names), "."))
+            points.append(
+                element("li", badge(kind), f" {len(names)} of {len(compared)}", said, listed(names, _NAMES), ".")
+            )
     best = _fastest_within(source, compared)
     parts = [
         paragraph(

@@ -32,7 +32,12 @@ def provenance(source: Source) -> Html:
         element("tr", element("th", key, attributes={"scope": "row"}), element("td", value))
         for key, value in facts.items()
     ]
-    table = element("table", element("caption", "Study and environment"), element("tbody", *rows))
+    table = element(
+        "table",
+        element("caption", "Study and environment"),
+        element("tbody", *rows),
+        attributes={"class": "facts"},
+    )
     return section(
         "provenance",
         "Provenance",

@@ -68,15 +68,16 @@ def same_answers(mine: Sequence[GateRow | None], theirs: Sequence[GateRow | None
     return "".join("-" if a is None or b is None else str(int(same_answer(a, b))) for a, b in pairs)
 
 
-def changed_items(grid: Grid, source: Source) -> dict[str, set[int]]:
-    """By suite: places of the items whose score any variant changed against its baseline, or could not answer."""
-    changed: dict[str, set[int]] = {suite: set() for suite in grid.items}
+def changed_items(grid: Grid, source: Source) -> dict[tuple[str, str], set[int]]:
+    """By cell, the places of items whose score differs from the baseline's; of a baseline, from any variant's."""
+    changed: dict[tuple[str, str], set[int]] = {key: set() for key in grid.cells}
     for (name, suite), cell in grid.cells.items():
         variant = source.summary.variant(name)
         baseline = source.baseline(variant) if variant is not None else None
-        theirs = grid.cells.get((baseline.name, suite)) if baseline is not None else None
-        for place, row in enumerate(cell):
-            other = theirs[place] if theirs is not None else None
-            if row is not None and (row.status == "error" or (other is not None and other.score != row.score)):
-                changed[suite].add(place)
+        if baseline is None or (baseline.name, suite) not in grid.cells:
+            continue
+        pairs = zip(cell, grid.cells[baseline.name, suite], strict=True)
+        places = {place for place, (mine, theirs) in enumerate(pairs) if mine and theirs and mine.score != theirs.score}
+        changed[name, suite] |= places
+        changed[baseline.name, suite] |= places
     return changed

@@ -26,6 +26,10 @@ class Level:
     changed_only: bool
     longest: int
 
+    def keeps(self, place: int, changed: set[int]) -> bool:
+        """Whether the texts of an item are kept."""
+        return bool(self.longest) and (place in changed or not self.changed_only)
+
     @property
     def said(self) -> str:
         """What a level leaves out, for the reader; empty for the first."""
@@ -33,7 +37,7 @@ class Level:
             return "To keep this file small it holds no answers; they are in the records."
         if self.changed_only:
             return (
-                "To keep this file small it holds the answers of items whose score changed for some variant, "
+                "To keep this file small it holds the answers of items whose score changed, "
                 f"{self.longest:,} characters of each at most; all others are in the records."
             )
         return ""
@@ -60,8 +64,8 @@ def samples(source: Source) -> Html:
         title,
         paragraph(
             f"{plural(grid.rows(), 'answer')} of {plural(len(source.summary.variants), 'variant')}, paired by item "
-            "with the baseline's. Open an item to read question and both answers side by side; where they begin to "
-            "differ is marked. Characters that cannot be seen are written out, such as ⟨U+202E⟩."
+            "with the baseline's. Open an item to read question and both answers side by side; words that the "
+            "other lacks are marked. Characters that cannot be seen are written out, such as ⟨U+202E⟩."
         ),
         *remarks,
         element("div", element("noscript", "This section needs scripts."), attributes={"id": "samples-view"}),
@@ -95,24 +99,32 @@ def _texts(
     for level in LEVELS:
         if characters > _RAW and not level.changed_only:
             continue
-        coded: dict[str, str] = {}
-        for number, ((_, suite), cell) in enumerate(grid.cells.items()):
-            kept = [(place in changed[suite] or not level.changed_only) and level.longest for place in range(len(cell))]
-            coded[f"answers{number}"] = packed(
-                [
-                    _outputs(row.outputs, level.longest) if row and keep else None
-                    for row, keep in zip(cell, kept, strict=True)
-                ]
-            )
-        for number, suite in enumerate(grid.items):
-            asked = questions.get(suite, [])
-            keep = changed[suite]
-            coded[f"questions{number}"] = packed(
-                [_asked(q, level) if q and (not level.changed_only or i in keep) else None for i, q in enumerate(asked)]
-            )
+        coded = _coded(grid, questions, changed, level)
         if sum(map(len, coded.values())) <= BUDGET:
             return coded, level
     return {}, LEVELS[-1]
+
+
+def _coded(
+    grid: Grid,
+    questions: Mapping[str, Sequence[Question | None]],
+    changed: Mapping[tuple[str, str], set[int]],
+    level: Level,
+) -> dict[str, str]:
+    coded: dict[str, str] = {}
+    for number, (key, cell) in enumerate(grid.cells.items()):
+        coded[f"answers{number}"] = packed(
+            [
+                _outputs(row.outputs, level.longest) if row and level.keeps(place, changed[key]) else None
+                for place, row in enumerate(cell)
+            ]
+        )
+    for number, suite in enumerate(grid.items):
+        some = set().union(*(places for (_, other), places in changed.items() if other == suite))
+        coded[f"questions{number}"] = packed(
+            [_asked(q, level) if q and level.keeps(i, some) else None for i, q in enumerate(questions.get(suite, []))]
+        )
+    return coded
 
 
 def _outputs(outputs: Sequence[str], longest: int) -> list[Any]:
@@ -120,9 +132,7 @@ def _outputs(outputs: Sequence[str], longest: int) -> list[Any]:
     return [visible(text) if len(text) <= longest else [visible(text[:longest]), len(text)] for text in outputs]
 
 
-def _asked(question: Question, level: Level) -> list[Any] | None:
-    if not level.longest:
-        return None
+def _asked(question: Question, level: Level) -> list[Any]:
     return [_outputs(question.asked, level.longest), _outputs([question.expected], level.longest)[0]]
 
 

@@ -75,9 +75,10 @@ def plural(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
-def listed(names: list[str]) -> Html:
-    """Names with commas between them."""
-    return joined([name_of(name) for name in names], ", ")
+def listed(names: list[str], most: int | None = None) -> Html:
+    """Names with commas between them; of more than `most`, so many and how many more there are."""
+    shown = joined([name_of(name) for name in names[:most]], ", ")
+    return shown if most is None or len(names) <= most else joined([shown, f" and {len(names) - most:,} more"])
 
 
 def ordered(summary: Summary) -> list[VariantSummary]:

@@ -10,7 +10,7 @@ from harness.report.page.scale import Scale, fitted
 from harness.report.page.shapes import marker, swatch
 
 WIDTH, HEIGHT = 560, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 22, 12, 44
 COLOURS, DASHES = 8, 6
 
 

@@ -44,15 +44,54 @@
     return typeof output === "string" ? output : output[0];
   }
 
-  /* Where two texts differ: what they share at both ends stays unmarked. */
+  /* Words of a text and the spaces between them. */
+  function words(text) {
+    return text.match(/\s+|[^\s]+/g) || [];
+  }
+
+  /* For each word of `mine`, whether it belongs to the longest common subsequence with `other`. */
+  function common(mine, other) {
+    const width = other.length + 1;
+    const best = new Uint16Array((mine.length + 1) * width);
+    for (let i = mine.length - 1; i >= 0; i -= 1) {
+      for (let j = other.length - 1; j >= 0; j -= 1) {
+        best[i * width + j] = mine[i] === other[j]
+          ? best[(i + 1) * width + j + 1] + 1
+          : Math.max(best[(i + 1) * width + j], best[i * width + j + 1]);
+      }
+    }
+    const kept = new Array(mine.length).fill(false);
+    let [i, j] = [0, 0];
+    while (i < mine.length && j < other.length) {
+      if (mine[i] === other[j]) { kept[i] = true; i += 1; j += 1; }
+      else if (best[(i + 1) * width + j] >= best[i * width + j + 1]) i += 1;
+      else j += 1;
+    }
+    return kept;
+  }
+
+  /* A text with the words that another lacks marked; of long texts, all between what they share at both ends. */
   function differing(text, other) {
+    const [mine, theirs] = [words(text), words(other)];
     let start = 0;
-    const most = Math.min(text.length, other.length);
-    while (start < most && text[start] === other[start]) start += 1;
+    const most = Math.min(mine.length, theirs.length);
+    while (start < most && mine[start] === theirs[start]) start += 1;
     let end = 0;
-    while (end < most - start && text[text.length - 1 - end] === other[other.length - 1 - end]) end += 1;
-    const middle = text.slice(start, text.length - end);
-    return [text.slice(0, start), middle ? make("mark", {}, middle) : null, text.slice(text.length - end)];
+    while (end < most - start && mine[mine.length - 1 - end] === theirs[theirs.length - 1 - end]) end += 1;
+    const [own, rest] = [mine.slice(start, mine.length - end), theirs.slice(start, theirs.length - end)];
+    const kept = own.length * rest.length <= 400000 ? common(own, rest) : own.map(() => false);
+    const parts = [mine.slice(0, start).join("")];
+    own.forEach((word, i) => {
+      /* A space between two marked words is marked with them. */
+      const marked = !kept[i] || (!word.trim() && i > 0 && i + 1 < own.length && !kept[i - 1] && !kept[i + 1]);
+      const last = parts[parts.length - 1];
+      if (marked && last instanceof Element) last.append(word);
+      else if (marked) parts.push(make("mark", {}, word));
+      else if (typeof last === "string") parts[parts.length - 1] = last + word;
+      else parts.push(word);
+    });
+    parts.push((end ? mine.slice(-end) : []).join(""));
+    return parts;
   }
 
   function answers(outputs, others) {
@@ -242,5 +281,17 @@
     groupsView(index, compared);
   }
 
-  Promise.all([samples(), linearsView()]).then(() => { document.documentElement.dataset.ready = "yes"; });
+  Promise.all([samples(), linearsView()]).then(() => {
+    performance.mark("ready");
+    document.documentElement.dataset.ready = "yes";
+    const layOut = () => {
+      document.documentElement.classList.add("laid-out");
+      if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
+    };
+    /* After two frames: the first view is on the screen. */
+    requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(layOut, 50)));
+  }).catch((error) => {
+    const said = `The data of this page could not be read (${error.message}); it needs a browser of 2023 or later.`;
+    document.getElementById("samples").append(make("p", { class: "note warning" }, said));
+  });
 })();
