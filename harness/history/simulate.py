@@ -112,7 +112,7 @@ def _is_found(series: Series, change: Change) -> bool:
 
 
 def pieces(runs: int) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
-    """Every piece as (table, name, work): `runs` histories for rates of false steps, half for power, an eighth while growing."""
+    """Every piece as (table, name, work): `runs` histories for false steps, half for power, an eighth while growing."""
     few = max(1, runs // 2)
     for n in SIZES:
         for skill, speed in PAIRS:
