@@ -11,7 +11,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     group = parser.getgroup("sparsebench", "sparsebench: each check of the gate is a test")
     group.addoption(
-        "--sparsebench-gate", metavar="RUN", default=None, help="check the run in this folder: one test for each check"
+        "--sparsebench-gate",
+        metavar="RUN",
+        default=None,
+        help="check the run in this folder: one test for each check (write it with =)",
     )
     group.addoption(
         "--sparsebench-against",

@@ -71,10 +71,10 @@ def _no_collection() -> Iterator[None]:
 def _gate(directory: Path, options: GateOptions) -> GateReport:
     run = open_run(directory)
     earlier = open_run(options.against) if options.against is not None else None
+    rules = read_rules(directory, options.study, required=earlier is None)
     for records in (run, earlier):
         if records is not None:
             check_against_study(records)
-    rules = read_rules(directory, options.study, required=earlier is None)
     context = Context(run, earlier, options.allow_different_data)
     return check(rules, context, on_inconclusive="pass" if options.on_inconclusive == "pass" else "fail")
 

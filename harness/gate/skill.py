@@ -140,7 +140,7 @@ def _agrees(what: str, value: float, ci95: tuple[float, float], own: float) -> N
     """Refuse a number of the summary that its rows do not give, or that lies outside its interval."""
     if not abs(value - own) <= TOLERANCE or not ci95[0] - TOLERANCE <= value <= ci95[1] + TOLERANCE:
         raise MissingError(
-            f"{what} is {value} {list(ci95)} in the summary and {own:.6f} by its rows: delete summary.json and run again"
+            f"{what} is {value} {list(ci95)} in the summary, {own:.6f} by its rows: delete summary.json and run again"
         )
 
 

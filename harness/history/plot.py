@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from statistics import fmean, median
 
 from harness.history.series import Series
 from harness.history.show import value_text
@@ -101,11 +102,12 @@ def _point(series: Series, i: int, scale: _Scale) -> str:
 
 
 def _levels(series: Series, own: Sequence[Step], scale: _Scale) -> list[str]:
-    """The level of each part between steps; of a series without a step, its mean."""
+    """The level of each part between steps; of a series without a step, its mean (speeds: median)."""
     ordered = sorted(own, key=lambda step: step.at)
     if not ordered:
         tested = [series.points[i].value for i in series.tested]
-        level = sum(tested) / len(tested) if tested else None
+        middle = fmean if series.kind == "skill" else median
+        level = middle(tested) if tested else None
         spans = [] if level is None else [(0, len(series.points), level)]
     else:
         edges = [0, *(step.at for step in ordered), len(series.points)]

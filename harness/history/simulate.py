@@ -112,7 +112,7 @@ def _is_found(series: Series, change: Change) -> bool:
 
 
 def pieces(runs: int) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
-    """Every piece as (table, name, work): `runs` histories for rates of false steps, half as many for the others."""
+    """Every piece as (table, name, work): `runs` histories for false steps, half for power, an eighth while growing."""
     few = max(1, runs // 2)
     for n in SIZES:
         for skill, speed in PAIRS:
@@ -126,7 +126,7 @@ def pieces(runs: int) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]
         for loss in (0.02, 0.05, 0.1):
             yield "speed_power", f"{speed}, {loss}", partial(speed_power, loss, speed, few)
     for skill, speed in (PAIRS[1], PAIRS[3], PAIRS[4]):
-        yield "growing", f"{skill}, {speed}", partial(false_steps_while_growing, skill, speed, few)
+        yield "growing", f"{skill}, {speed}", partial(false_steps_while_growing, skill, speed, max(1, runs // 8))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
