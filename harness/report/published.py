@@ -69,7 +69,7 @@ def _row(spec: ExpectedSpec, summary: Summary, scaled: bool) -> PublishedRow:
         published=spec.value,
         ours=ours,
         ci95=interval,
-        difference=None if ours is None else _cut(ours - spec.value),
+        difference=None if ours is None or scaled else _cut(ours - spec.value),
         verdict=verdict,
         reason=reason,
     )
@@ -191,9 +191,10 @@ def perplexity_section(summary: Summary) -> list[str]:
     notes = Notes()
     body = []
     for row in summary.perplexity:
-        ratio = "reference" if row.baseline is None else notes.missing(row.reason)
         if row.ratio is not None:
             ratio = _number(row.ratio, row.ratio_ci95)
+        else:
+            ratio = "reference" if row.baseline is None else notes.missing(row.reason)
         where = [escape(row.variant), escape(row.text), str(row.context), str(row.windows)]
         body.append([*where, _number(row.value, row.ci95), ratio])
     header = ["variant", "text", "context", "windows", "perplexity", "times the first variant's"]

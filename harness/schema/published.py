@@ -48,7 +48,7 @@ class PublishedRow(Record):
     tolerance: float = Field(ge=0)
     ours: float | None
     ci95: Interval | None = None
-    difference: float | None = Field(description="ours - published")
+    difference: float | None = Field(description="ours - published; null where the two are not comparable")
     verdict: Verdict = Field(
         description="yes: our whole interval is within the tolerance of the published value; no: none of it is; "
         "undecided: some of it; not comparable: published for another model than the one that was run"

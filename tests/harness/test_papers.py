@@ -191,7 +191,7 @@ def test_the_stages_of_each_paper_run_on_the_pocket_model(tmp_path: Path) -> Non
     from harness.models import model_directory
     from sparsify.run import MakeOptions, make_variant
 
-    scale = ScaleSpec(tokens=1024, samples=2, seq=32)
+    scale = ScaleSpec(tokens=1024, samples=16, seq=64)  # a basis of width 192 needs as many tokens
     pocket, made = model_directory("pocket"), {}
     for name in ("sparse-llama-gsm8k-70-int8", "squarehead-mpt-60-int8", "slicegpt-alpaca-25-rft"):
         options = MakeOptions(
@@ -208,7 +208,9 @@ def test_the_stages_of_each_paper_run_on_the_pocket_model(tmp_path: Path) -> Non
     assert made["squarehead-mpt-60-int8"].sparsity.linears == pytest.approx(0.60, abs=0.01)
     for name in ("sparse-llama-gsm8k-70-int8", "squarehead-mpt-60-int8"):
         masks = made[name].masks
-        assert masks is not None and masks.revived == 0 and made[name].weight_bits == 8
+        assert masks is not None and masks.revived == 0
+        assert made[name].stages[-1]["kind"] == "quantize"
+    assert made["squarehead-mpt-60-int8"].weight_bits == 8  # sparse-llama leaves some down_proj as they are
     kinds = [stage["kind"] for stage in made["slicegpt-alpaca-25-rft"].stages]
     assert kinds == ["slice", "pretrain"]
 

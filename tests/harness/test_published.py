@@ -218,14 +218,16 @@ def test_speed_and_perplexity_rows_are_found() -> None:
     spec = ExpectedSpec(**{**PERPLEXITY, "variant": "sparse70", "value": 7.24, "tolerance": 0.14})
     (found,) = published_rows([spec], summary)
     assert (found.ours, found.difference, found.verdict) == (7.0, -0.24, "undecided")
-    assert "| sparse70 | pocket |" in "\n".join(perplexity_section(summary)) and perplexity_section(made_up()) == []
+    shown = "\n".join(perplexity_section(summary))
+    assert "reference" in shown and "1.4" in shown and "not recorded" not in shown
+    assert perplexity_section(made_up()) == []
 
 
 def test_a_scaled_study_shows_but_does_not_judge() -> None:
     specs = [ExpectedSpec(**{**VALUE, "variant": v}) for v in ("sparse70", "absent")]
     rows = published_rows(specs, made_up(), scaled=True)
     assert [row.verdict for row in rows] == ["not comparable"] * 2
-    assert rows[0].ours is not None and rows[0].reason == NOT_COMPARABLE
+    assert rows[0].ours is not None and rows[0].difference is None and rows[0].reason == NOT_COMPARABLE
     assert rows[1].ours is None and rows[1].reason == f"{NOT_COMPARABLE}; the run has no variant absent"
     text = "\n".join(published_section(rows))
     assert "to be seen, not judged" in text and "not comparable" in text
