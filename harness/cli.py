@@ -12,8 +12,12 @@ import typer
 
 from harness.bench.command import bench_app
 from harness.distance.command import add_distance
+from harness.history.command import history_app
 from harness.judge import command as judge_command
+from harness.leaderboard import command as leaderboard_command
 from harness.listing import suites as list_suites
+from harness.report.html.command import EPILOG as REPORT_EPILOG
+from harness.report.html.command import report
 from harness.score.command import EPILOG as SCORE_EPILOG
 from harness.score.command import score
 
@@ -31,6 +35,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
+app.add_typer(history_app, name="history")
 
 _SUITES_HELP = (
     "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "
@@ -40,6 +45,7 @@ OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everyth
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder of the original data files; implies --data full.")
 ]
+DataFolder = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the original data files.")]
 DataKind = Annotated[str, typer.Option("--data", help="pocket (bundled, offline) or full (the real benchmarks).")]
 Count = Annotated[int | None, typer.Option("-n", "--n", min=1, help="First n items of every suite.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one per core, at most 4.")]
@@ -59,7 +65,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tabl
 
 @app.command(
     epilog="Examples:  sparsebench run --out out/pocket  |  sparsebench run my-study.yaml --out out/mine --dry-run  |  "
-    "sparsebench run my-study.yaml --out /shared/mine --ray auto",
+    "sparsebench run my-study.yaml --out /shared/mine --ray auto  |  sparsebench run slicegpt --scale pocket -o out/s",
 )
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study or a study file.")] = "pocket",
@@ -74,6 +80,12 @@ def run(
     device: Device = "cpu",
     ray: RayOption = None,
     offline: Offline = False,
+    scale: Annotated[
+        str | None, typer.Option(help="pocket: cut the study down to the bundled model, same stages, small budgets.")
+    ] = None,
+    scale_tokens: Annotated[
+        int | None, typer.Option(min=1024, help="--scale: tokens of each training stage at most; default 40,960.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -81,6 +93,10 @@ def run(
     from harness.study import load_study
 
     loaded = load_study(study)
+    if scale is not None or scale_tokens is not None:
+        from harness.scale import scale_down
+
+        loaded = scale_down(loaded, scale, tokens=scale_tokens, n=n, say=None if quiet else print)
     settings = _with_options(loaded, _data_kind(data, data_dir), n, engine)
     _run(settings, out, _options(data_dir, jobs, device, offline, quiet, ray), dry_run=dry_run)
 
@@ -217,7 +233,7 @@ def compare(
 
 @app.command(epilog="Example:  sparsebench doctor --offline")
 def doctor(
-    data_dir: DataDir = None,
+    data_dir: DataFolder = None,
     offline: Offline = False,
     json_out: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> None:
@@ -243,7 +259,7 @@ def perplexity(
     context: Annotated[int, typer.Option(min=2, help="Tokens of a window; the number depends on it.")] = 2048,
     windows: Annotated[int | None, typer.Option(min=1, help="The first so many windows; default: all.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Windows at a time.")] = 1,
-    data_dir: DataDir = None,
+    data_dir: DataFolder = None,
     out: OutOption = Path("out/perplexity"),
     engine: Annotated[str, typer.Option(help="torch, sparse or auto.")] = "torch",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16 (torch).")] = "float32",
@@ -270,11 +286,13 @@ app.command(epilog="Examples:  sparsebench suites  |  sparsebench suites code  |
     list_suites
 )
 app.command(epilog=SCORE_EPILOG)(score)
+app.command(epilog=REPORT_EPILOG)(report)
 app.command(name="judge", epilog=judge_command.EPILOG)(judge_command.judge)
+app.command(name="leaderboard", epilog=leaderboard_command.EPILOG)(leaderboard_command.leaderboard)
 
 
 @data_app.command(epilog="Example:  sparsebench data verify --data-dir data")
-def verify(data_dir: DataDir = None) -> None:
+def verify(data_dir: DataFolder = None) -> None:
     """Name what real data is missing or differs, its hash, and how to get it; exit 0 if all is there, 2 if not."""
     from suites.verify import verify as check
 
@@ -358,6 +376,11 @@ def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
 
         print(plan_text(study, out, options), end="")
         return
+    if not options.quiet:
+        from harness.dry_run import unpinned
+
+        for warning in unpinned(study):
+            _say(f"warning: {warning}")
     result = run_study(study, out, options)
     if options.quiet:
         return
@@ -369,7 +392,11 @@ def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
     console.print(leaderboard_table(result.summary, width=console.width))
     spent = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in result.timings.items())
     console.print(f"{'' if result.did else 'nothing was missing; '}time: {spent}", highlight=False)
-    console.print(f"{out}/leaderboard.md, {out}/recovery.md, {out}/summary.json", highlight=False, soft_wrap=True)
+    console.print(
+        f"{out}/leaderboard.md, {out}/recovery.md, {out}/recovery.html, {out}/summary.json",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def main() -> NoReturn:

@@ -137,8 +137,8 @@ def _mixture(seed: int, shares: Mapping[str, int]) -> Iterator[dict[str, Any]]:
             yield from itertools.islice(streams[skill], rows)
 
 
-def resolve_corpus(name: str, cache_dir: Path) -> Path:
-    """The file of a corpus name: `suite:SKILL/train`, `hub:NAME[/CONFIG][:SPLIT]`, `python:DIR` or a path.
+def resolve_corpus(name: str, cache_dir: Path, *, data_dir: Path | None = None) -> Path:
+    """The file of a corpus name: `suite:SKILL/train`, `task:NAME`, `hub:NAME[/CONFIG][:SPLIT]`, `python:DIR` or a path.
 
     SKILL may be `mix`, all skills in turn, or `text`, the plain text of the pocket model, which is never tested.
 
@@ -152,6 +152,10 @@ def resolve_corpus(name: str, cache_dir: Path) -> Path:
         from sparsify.dataset import fetch_dataset
 
         return fetch_dataset(name, cache_dir, offline=os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"))
+    if name.startswith("task:"):
+        from harness.task_text import resolve_task
+
+        return resolve_task(name, cache_dir, data_dir)
     if name.startswith("python:"):
         from sparsify.dataset import collect_python
 
@@ -160,7 +164,7 @@ def resolve_corpus(name: str, cache_dir: Path) -> Path:
         path = Path(name)
         if not path.is_file():
             raise ConfigError(
-                f"corpus {name!r} is neither suite:SKILL/train nor hub:NAME nor python:DIR nor an existing file"
+                f"corpus {name!r} is neither suite:SKILL/train, task:NAME, hub:NAME nor python:DIR, and no file here"
             )
         refuse_test_items(path)
         return path

@@ -9,6 +9,7 @@ compare.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,9 @@ from harness.records import write_json_atomic
 
 SCHEMA_VERSION = 1
 WIKITEXT = "wikitext2"
+POCKET = "pocket"
+# Rows of the pocket model's plain text, of another seed than its training text.
+_POCKET_ROWS, _POCKET_SEED = 600, 7
 _WIKITEXT_FILE = "wikitext2_raw/wiki.test.raw"
 _WIKITEXT_HUB = ("Salesforce/wikitext", "wikitext-2-raw-v1", "test")
 
@@ -68,7 +72,7 @@ class Settings:
 
 
 def read_text(source: str, data_dir: Path | None) -> Text:
-    """`wikitext2` (its test split, raw, from the data directory or the hub), a text file, or JSONL with `text`.
+    """`wikitext2` (test split, raw, from the data directory or the hub), `pocket`, a text file, or JSONL with `text`.
 
     Documents of a JSONL file, and lines of WikiText-2 as the hub has them, are joined by two newlines.
 
@@ -77,6 +81,8 @@ def read_text(source: str, data_dir: Path | None) -> Text:
     """
     if source == WIKITEXT:
         return Text("WikiText-2 (test, raw)", "\n\n".join(_wikitext_lines(data_dir)))
+    if source == POCKET:
+        return Text("plain text of the pocket model, held out", _pocket_text())
     path = Path(source)
     try:
         content = path.read_text(encoding="utf-8")
@@ -89,6 +95,13 @@ def read_text(source: str, data_dir: Path | None) -> Text:
     if not content.strip():
         raise ConfigError(f"text {path} is empty; name another file")
     return Text(path.name, content)
+
+
+def _pocket_text() -> str:
+    from suites.pocket.text import plain_text
+
+    rows = itertools.islice(plain_text(seed=_POCKET_SEED), _POCKET_ROWS)
+    return "\n\n".join(shown + said for shown, said in rows)
 
 
 def _documents(path: Path, content: str) -> list[str]:

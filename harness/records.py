@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ __all__ = [
     "read_samples",
     "read_summary",
     "samples_to_parquet",
+    "table_to_parquet",
     "write_json_atomic",
     "write_samples",
     "write_text_atomic",
@@ -209,10 +210,29 @@ def samples_to_parquet(rows: Iterable[SampleRow], path: Path) -> None:
     Columns are the row's fields; `scores` is a map from metric to a list of values (one value for plain metrics).
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kept, columns = list(rows), _sample_columns()
     arrays = [pa.array([get(row) for row in kept], type=kind) for kind, get in columns.values()]
-    table = pa.table(dict(zip(columns, arrays, strict=True)))
+    _write_parquet(pa.table(dict(zip(columns, arrays, strict=True))), path)
+
+
+def table_to_parquet(columns: Mapping[str, tuple[Sequence[Any], str]], path: Path) -> None:
+    """Write plain columns as one Parquet file (zstd), atomically; each is its values and `text`, `number` or `count`.
+
+    Raises ConfigError where pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise ConfigError(f"writing {path.name} needs pyarrow: pip install pyarrow") from None
+    kinds = {"text": pa.string(), "number": pa.float64(), "count": pa.int64()}
+    _write_parquet(
+        pa.table({name: pa.array(values, type=kinds[kind]) for name, (values, kind) in columns.items()}), path
+    )
+
+
+def _write_parquet(table: pa.Table, path: Path) -> None:
+    import pyarrow.parquet as pq
+
     with _replacing(path) as stream:
         pq.write_table(table, stream, compression="zstd")

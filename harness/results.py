@@ -11,6 +11,7 @@ from harness.errors import CorruptRecordError
 from harness.evaluate.served import served_fingerprint
 from harness.fingerprint import environment
 from harness.layout import Layout
+from harness.perplexity_study import perplexity_rows
 from harness.records import Environment, Event, SampleRow, SpeedRow, Summary, read_samples
 from harness.report.inputs import StudyMeta, SuiteMeta, VariantInput
 from harness.speed import panel_plan, speed_row
@@ -31,6 +32,7 @@ def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary,
     """
     from dataclasses import replace
 
+    from harness.report.published import published_rows
     from harness.report.summarize import summarize
     from sparsify.variant import read_variant
 
@@ -84,7 +86,10 @@ def collect(study: Study, layout: Layout, options: RunOptions) -> tuple[Summary,
         ),
         seed=study.seed,
     )
-    return summarize(meta, variants, samples, _speed(study, layout, options.device)), samples
+    summary = summarize(meta, variants, samples, _speed(study, layout, options.device))
+    summary = summary.model_copy(update={"perplexity": perplexity_rows(study, layout, options)})
+    rows = published_rows(study.expected, summary, scaled=study.scale is not None)
+    return summary.model_copy(update={"published": rows}), samples
 
 
 def _fallen_back(study: Study, device: str) -> list[Event]:

@@ -22,11 +22,13 @@ from harness.errors import ConfigError, EngineError, SandboxUnavailable
 from harness.evaluate.served import endpoint_of, served_fingerprint
 from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
+from harness.perplexity_study import check_text, measure_missing
 from harness.pool import Pool, Task, TaskPool
 from harness.progress import Phase
 from harness.ray_nodes import RayPlace
 from harness.ray_pool import LOCAL, RayPool
 from harness.records import Summary, write_json_atomic
+from harness.scale import recipe_of
 from harness.study import Study
 from harness.tasks import EvaluateTask, MakeTask, split_last
 from sparsify.recipe import Recipe, load_recipe
@@ -100,6 +102,7 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
         plan.items()
         plan.fewshot()
     check_texts(study, layout, options)
+    check_text(study, options)
     if study.suites and (why := why_not(study.engine.name, device=options.device)):
         raise EngineError(why)
     sources = _sources(study, options)
@@ -110,6 +113,7 @@ def run_study(study: Study, out: Path, options: RunOptions) -> RunResult:
         with run.cell_pool:
             run.evaluate()
             run.measure_distance()
+        run.measure_perplexity()
         run.measure_speed()
         return run.report()
 
@@ -134,7 +138,7 @@ def _sources(study: Study, options: RunOptions) -> dict[str, _Source]:
         else:
             assert spec.source is not None
             model = study.models[spec.source]
-            where, revision, recipe = model.path, model.revision, load_recipe(spec.recipe)
+            where, revision, recipe = model.path, model.revision, recipe_of(study, name)
         directory = model_directory(where, revision=revision, offline=options.offline)
         sources[name] = _Source(
             directory, public_name(where, directory), recipe, _teacher(study, name, recipe, options)
@@ -197,7 +201,9 @@ class _Run:
         tasks: list[MakeTask] = []
         fingerprint = cache(model_fingerprint)
         for name, source in self.sources.items():
-            corpora = {c: resolve_corpus(c, self.layout.corpora) for c in source.recipe.sources}
+            corpora = {
+                c: resolve_corpus(c, self.layout.corpora, data_dir=self.options.data_dir) for c in source.recipe.sources
+            }
             sha = fingerprint(source.directory)
             teacher = fingerprint(source.teacher) if source.teacher is not None else None
             keys = key_of(sha, source.recipe, {c: sha256_file(path) for c, path in corpora.items()}, teacher)
@@ -299,6 +305,13 @@ class _Run:
                 self._spent("distance", began)
                 began = time.monotonic()
 
+    def measure_perplexity(self) -> None:
+        """Measure the perplexities that are missing."""
+        began = time.monotonic()
+        if measure_missing(self.study, self.layout, self.options):
+            self.did = True
+            self._spent("perplexity", began)
+
     def cells(self) -> list[Cell]:
         """All skill cells of the study."""
         plans = plan_suites(self.study, self.options.data_dir)
@@ -351,9 +364,9 @@ class _Run:
         from harness.results import collect
 
         began = time.monotonic()
-        if self.did or not self.layout.summary.is_file():
+        if self.did or not self.layout.summary.is_file() or not _told_as_published(self.study, self.layout):
             summary, samples = collect(self.study, self.layout, self.options)
-            write_reports(summary, samples, self.layout.root)
+            write_reports(summary, samples, self.layout.root, self.options.data_dir)
             write_linears({name: self.layout.variant(name) for name in self.study.variants}, self.layout.root)
             self._spent("report", began)
             self.did = True
@@ -362,6 +375,15 @@ class _Run:
 
             summary = read_summary(self.layout.summary)
         return RunResult(summary, self.timings, self.did)
+
+
+def _told_as_published(study: Study, layout: Layout) -> bool:
+    """Whether the summary holds what the study says is published, which the study's hash does not tell."""
+    from harness.records import read_summary
+    from harness.report.published import published_rows
+
+    summary = read_summary(layout.summary)
+    return summary.published == published_rows(study.expected, summary, scaled=study.scale is not None)
 
 
 @dataclass(frozen=True)

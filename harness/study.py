@@ -21,6 +21,7 @@ from harness.engine_specs import (
     engine_body,
 )
 from harness.errors import ConfigError
+from harness.expected import ExpectedSpec, check_expected
 from harness.gate_rules import GateRule
 from suites.registry import ALL_SUITES, SUITES, load_suite
 
@@ -34,6 +35,7 @@ class ModelSpec(Strict):
 
     path: str = Field(min_length=1, description="a bundled model (`pocket`, ...), a directory or a hub id")
     revision: str | None = Field(None, description="commit of a hub model")
+    stand_in: str = Field("pocket", description="the bundled model in its place where `--scale pocket` cuts the study")
 
 
 class VariantSpec(Strict):
@@ -67,19 +69,21 @@ class SuiteSpec(Strict):
 class SpeedSpec(Strict):
     """One speed panel: all its variants, interleaved, on this host."""
 
-    workload: Literal["decode", "prefill", "throughput"]
-    variants: Literal["all"] | tuple[str, ...] = "all"
+    workload: Literal["decode", "prefill", "throughput"] = Field(
+        description="tokens one at a time, the reading of a prompt, or batches of whole answers"
+    )
+    variants: Literal["all"] | tuple[str, ...] = Field("all", description="variants to time")
     engine: EngineName = Field("torch", description="the baseline's engine")
     engines: tuple[EngineName, ...] = Field(
         (), description="other engines that all variants run on as well; rows of one that is not built here say so"
     )
     baseline: str | None = Field(None, description="default: the study's first variant")
     context: int = Field(128, gt=0, description="tokens in the cache (decode) or in the prompt (prefill)")
-    batch: int = Field(1, gt=0)
+    batch: int = Field(1, gt=0, description="sequences at a time")
     batches: tuple[Annotated[int, Field(gt=0)], ...] = Field((), description="throughput: batch sizes, ascending")
     new_tokens: int = Field(16, gt=0, description="tokens that one decode measurement times, or throughput generates")
-    threads: int = Field(1, gt=0)
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    threads: int = Field(1, gt=0, description="of each process")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of weights not quantized")
     budget_s: float = Field(40.0, gt=0, description="seconds to spend on one run; a restless machine costs repeats")
     attempts: int = Field(3, gt=0, description="runs at most while the machine is too restless to decide")
 
@@ -93,6 +97,10 @@ class SpeedSpec(Strict):
             raise ValueError("engine sparse knows dtype float32 and bfloat16, not float16")
         return self
 
+    def named(self) -> frozenset[str] | None:
+        """The variants that the panel names; None where it has all."""
+        return None if self.variants == "all" else frozenset(self.variants)
+
 
 class DistanceSpec(Strict):
     """Distance of every variant to its baseline on fixed text."""
@@ -105,23 +113,44 @@ class DistanceSpec(Strict):
     context: int = Field(512, ge=2, description="tokens of a window")
     windows: int | None = Field(50, gt=0, description="the first so many windows; null for all")
     new_tokens: int = Field(64, gt=0, description="length of greedy continuations at most")
-    batch_size: int = Field(16, gt=0)
+    batch_size: int = Field(16, gt=0, description="texts at a time")
+
+
+class PerplexitySpec(Strict):
+    """Perplexity of every variant on one text, by `harness.perplexity`, on engine torch."""
+
+    text: str = Field("wikitext2", description="`wikitext2` (test, raw), `pocket` (bundled), a text file or JSONL")
+    context: int = Field(2048, ge=2, description="tokens of a window")
+    windows: int | None = Field(None, gt=0, description="the first so many windows; null for all")
+    batch: int = Field(1, gt=0, description="windows at a time")
+
+
+class ScaleSpec(Strict):
+    """How a study of a large model was cut down to a bundled one (`harness.scale`)."""
+
+    to: Literal["pocket"] = "pocket"
+    tokens: int = Field(40_960, ge=1024, description="tokens of each training stage at most")
+    samples: int = Field(32, gt=0, description="calibration rows or windows at most")
+    seq: int = Field(256, ge=32, description="tokens of a row or window at most")
 
 
 class Study(Strict):
     """The unit that a user runs."""
 
     version: Literal[1] = 1
-    name: str = Field(pattern=_NAME)
+    name: str = Field(pattern=_NAME, description="default: the file's name without its ending")
     description: str = ""
-    models: dict[str, ModelSpec] = Field(default_factory=dict)
-    variants: dict[str, VariantSpec] = Field(min_length=1)
-    suites: dict[str, SuiteSpec] = Field(default_factory=dict)
-    engine: AnyEngineSpec = EngineSpec()
-    speed: tuple[SpeedSpec, ...] = ()
-    distance: DistanceSpec | None = None
-    gates: tuple[GateRule, ...] = ()
-    seed: int = 0
+    models: dict[str, ModelSpec] = Field(default_factory=dict, description="what variants are made from")
+    variants: dict[str, VariantSpec] = Field(min_length=1, description="what is compared; the first is the reference")
+    suites: dict[str, SuiteSpec] = Field(default_factory=dict, description="skills to measure, of every variant")
+    engine: AnyEngineSpec = Field(EngineSpec(), description="what runs the suites")
+    speed: tuple[SpeedSpec, ...] = Field((), description="speed panels, measured one after the other")
+    distance: DistanceSpec | None = Field(None, description="agreement and KL with the baseline on fixed text")
+    perplexity: tuple[PerplexitySpec, ...] = Field((), description="perplexity of the variants, on texts")
+    gates: tuple[GateRule, ...] = Field((), description="rules that `sparsebench gate` checks")
+    seed: int = Field(0, description="of sampling, where a preset samples")
+    expected: tuple[ExpectedSpec, ...] = Field((), description="published values; they decide nothing of the results")
+    scale: ScaleSpec | None = Field(None, description="set by `--scale pocket`, never written by hand")
 
     @field_validator("engine", mode="before")
     @classmethod
@@ -160,7 +189,22 @@ class Study(Strict):
                 raise ValueError(f"distance: {name!r} is not one of the skills in suites: {_list(self.suites)}")
         if self.distance is not None and not isinstance(self.engine, EngineSpec):
             raise ValueError(f"distance needs all logits, which engine {self.engine.name} does not give; use torch")
+        if self.perplexity and isinstance(self.engine, OpenAISpec):
+            raise ValueError("perplexity reads all tokens' log-likelihoods, which endpoints do not give; remove it")
+        if len({(spec.text, spec.context) for spec in self.perplexity}) < len(self.perplexity):
+            raise ValueError("perplexity: a text and context are named twice; name each pair once")
+        if self.scale is None:  # a study that was cut down keeps what is published for the whole one
+            self._check_expected()
         return self
+
+    def _check_expected(self) -> None:
+        check_expected(
+            self.expected,
+            variants=self.variants,
+            presets={name: spec.preset for name, spec in self.suites.items()},
+            panels=[(panel.workload, frozenset((panel.engine, *panel.engines)), panel.named()) for panel in self.speed],
+            texts=[(spec.text, spec.context) for spec in self.perplexity],
+        )
 
     def _check_endpoints(self) -> None:
         served = [name for name, variant in self.variants.items() if variant.endpoint is not None]
@@ -203,13 +247,23 @@ class Study(Strict):
         for variant in body["variants"].values():
             if variant["endpoint"] is None:  # so that a study of files is the study that it was
                 del variant["endpoint"]
+        for model in body["models"].values():
+            if model["stand_in"] == "pocket":
+                del model["stand_in"]
+        for later in ("perplexity", "expected", "scale"):  # and one without these
+            if not body[later]:
+                del body[later]
         return body
 
     @property
     def hash(self) -> str:
         """SHA-256 over what decides the results of cells; an endpoint's transport does not."""
-        apart = ("description", "gates", "distance")
+        apart = ("description", "gates", "distance", "perplexity", "expected")
         parts = {key: value for key, value in self.resolved().items() if key not in apart}
+        parts["models"] = {
+            name: {key: value for key, value in model.items() if key != "stand_in"}
+            for name, model in parts["models"].items()
+        }
         if isinstance(self.engine, OpenAISpec):
             parts["engine"] = {key: v for key, v in parts["engine"].items() if key not in self.engine.transport()}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -270,6 +324,9 @@ def _allowed(loc: tuple[int | str, ...]) -> str:
         "speed": SpeedSpec,
         "engine": ENGINE_SPECS.get(str(loc[1]) if len(loc) > 1 else "", EngineSpec),
         "distance": DistanceSpec,
+        "perplexity": PerplexitySpec,
+        "expected": ExpectedSpec,
+        "scale": ScaleSpec,
     }
     model = inside.get(str(loc[0]), Study) if len(loc) > 1 else Study
     return _list(field.alias or name for name, field in model.model_fields.items())

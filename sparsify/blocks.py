@@ -105,19 +105,29 @@ def load_skeleton(model_dir: Path) -> nn.Module:
 
     Enough to find its structure, to count its parameters and to fill it part by part.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     register_for(model_dir)
-    auto: Any = AutoModelForCausalLM
     try:
-        config = AutoConfig.from_pretrained(str(model_dir), local_files_only=True, trust_remote_code=False)
-        # The structure of a quantized checkpoint is that of the plain model.
-        if getattr(config, "quantization_config", None) is not None:
-            del config.quantization_config
-        with parameters_on_meta():
-            model: nn.Module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return skeleton_of(AutoConfig.from_pretrained(str(model_dir), local_files_only=True, trust_remote_code=False))
     except (ValueError, KeyError, OSError) as error:
         raise _complaint(model_dir, error, "config.json") from None
+
+
+def skeleton_of(config: Any) -> nn.Module:
+    """The model of a transformers configuration without weights.
+
+    Raises:
+        ValueError, KeyError: transformers cannot build it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    # The structure of a quantized checkpoint is that of the plain model.
+    if getattr(config, "quantization_config", None) is not None:
+        del config.quantization_config
+    with parameters_on_meta():
+        model: nn.Module = auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
     return model.eval().requires_grad_(False)
 
 

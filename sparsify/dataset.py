@@ -22,11 +22,16 @@ _MAX_SOURCE = 1_000_000  # bytes of a Python file
 
 @dataclass(frozen=True)
 class DatasetName:
-    """`hub:NAME[/CONFIG][:SPLIT]`: NAME is `owner/name` or a local directory, SPLIT `train` if not given."""
+    """`hub:NAME[/CONFIG][:SPLIT][@COMMIT][#FILE]`: NAME is `owner/name` or a directory, SPLIT `train` if not given.
+
+    With FILE, one file of the data set is read instead of all: the first shard of a crawl, for example.
+    """
 
     name: str
     config: str | None
     split: str
+    revision: str | None = None
+    file: str | None = None
 
     @classmethod
     def parse(cls, source: str) -> DatasetName:
@@ -35,14 +40,27 @@ class DatasetName:
         Raises:
             RecipeError: It has another form.
         """
-        body, _, split = source.removeprefix(PREFIX).partition(":")
+        whole, _, file = source.removeprefix(PREFIX).partition("#")
+        whole, _, revision = whole.partition("@")
+        body, _, split = whole.partition(":")
         if Path(body).is_dir():
             return cls(body, None, split or "train")
         parts = body.split("/")
         if not 1 <= len(parts) <= 3 or not all(parts) or body.startswith((".", "~")):
-            raise RecipeError(f"corpus {source!r} is not hub:OWNER/NAME[/CONFIG][:SPLIT] nor a local directory")
+            raise RecipeError(
+                f"corpus {source!r} is not hub:OWNER/NAME[/CONFIG][:SPLIT][@COMMIT][#FILE] nor a local directory"
+            )
         config = parts[2] if len(parts) == 3 else None
-        return cls("/".join(parts[:2]), config, split or "train")
+        return cls("/".join(parts[:2]), config, split or "train", revision or None, file or None)
+
+    def options(self, revision: str | None = None) -> dict[str, Any]:
+        """What `datasets.load_dataset` is told beside the name; the name's own commit goes before `revision`."""
+        told: dict[str, Any] = {"split": self.split}
+        if (commit := self.revision or revision) is not None and not Path(self.name).is_dir():
+            told["revision"] = commit
+        if self.file is not None:
+            told["data_files"] = {self.split: self.file}
+        return told
 
 
 def fetch_dataset(source: str, cache_dir: Path, *, offline: bool = False) -> Path:
@@ -67,7 +85,7 @@ def fetch_dataset(source: str, cache_dir: Path, *, offline: bool = False) -> Pat
     except ImportError:
         raise SparsifyError(f"{source} needs the package datasets; pip install 'sparsebench[run]'") from None
     try:
-        rows = datasets.load_dataset(wanted.name, wanted.config, split=wanted.split)
+        rows = datasets.load_dataset(wanted.name, wanted.config, **wanted.options())
     except Exception as error:  # noqa: BLE001 (datasets raises what its many back ends raise)
         reason = " ".join(str(error).split())[:200]
         raise SparsifyError(f"{source} cannot be fetched ({reason}); check name and network, or give a file") from None
@@ -103,9 +121,8 @@ def open_stream(source: str, *, revision: str | None) -> Any:
         import datasets
     except ImportError:
         raise SparsifyError(f"{source} needs the package datasets; pip install 'sparsebench[run]'") from None
-    where = None if Path(wanted.name).is_dir() else revision
     try:
-        return datasets.load_dataset(wanted.name, wanted.config, split=wanted.split, revision=where, streaming=True)
+        return datasets.load_dataset(wanted.name, wanted.config, **wanted.options(revision), streaming=True)
     except Exception as error:  # noqa: BLE001 (datasets raises what its many back ends raise)
         reason = " ".join(str(error).split())[:200]
         raise SparsifyError(f"{source} cannot be streamed ({reason}); check name, revision and network") from None

@@ -41,7 +41,7 @@ def run_training(stage: PretrainStage | FinetuneStage, given: StageInput) -> Sta
             f"{given.parent / MASKS} prunes {foreign} weights that are not zero: it is the mask of another model; "
             "put the right one there, or remove it to train all weights"
         )
-    teachers = {"base": given.base, "given": given.teacher, "none": None}
+    teachers = {"base": given.base, "dense": given.dense, "given": given.teacher, "none": None}
     strategy, device = strategy_for(given.device)
     if strategy.spread and given.teacher_device is not None:
         raise SparsifyError("a teacher on another device is for one process; torchrun shards it like the model")

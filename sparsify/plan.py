@@ -84,7 +84,7 @@ class PrunePlan:
             f"  {self.blocks} blocks, {self.parameters:,} parameters, {self.pruned:,} of them in linears to {verb}",
             f"  at most {self.tokens:,} calibration tokens",
             f"  {device}host memory {_gb(self.host_bytes)} above the start, disk {_gb(self.disk_bytes)} while it works",
-            f"  roughly {_time(self.seconds)} on {on} (taking {rate:.0e} float32 operations a second {per})",
+            f"  roughly {duration(self.seconds)} on {on} (taking {rate:.0e} float32 operations a second {per})",
         ]
 
 
@@ -97,12 +97,14 @@ class StagePlan:
         lines: The costs for people.
         seconds: Estimate; 0 where it is less than anyone waits for.
         host_bytes: Peak of the process above its start, on the CPU; 0 where it is not estimated.
+        memory_bytes: Peak where the work is done, on the device or the host; 0 where it is not estimated.
     """
 
     kind: str
     lines: tuple[str, ...]
     seconds: float
     host_bytes: int = 0
+    memory_bytes: int = 0
 
 
 def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[StagePlan]:
@@ -111,22 +113,36 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
     Raises:
         SparsifyError: The model cannot be used.
     """
-    source = open_checkpoint(model_dir)
-    model = load_skeleton(model_dir)
+    stored = open_checkpoint(model_dir).bytes
+    return plan_shapes(load_skeleton(model_dir), recipe, machine, stored=stored)
+
+
+def plan_shapes(model: nn.Module, recipe: Recipe, machine: Machine, *, stored: int) -> list[StagePlan]:
+    """The plan of every stage of a recipe for a model of which the shapes are known.
+
+    Args:
+        model: A skeleton is enough.
+        recipe: The recipe.
+        machine: Where it runs.
+        stored: Bytes of the weight files.
+
+    Raises:
+        SparsifyError: The model cannot be used.
+    """
     structure = find_structure(model)
-    stored = source.bytes
     plans = []
     for stage in recipe.stages:
-        seconds, host = 0.0, 0
+        seconds, host, memory = 0.0, 0, 0
         if stage.slice is not None:
             cut = plan_slice(model, structure, stage.slice, machine.scale(RATES), stored=stored)
-            seconds, host = cut.seconds, _LIBRARIES + cut.bytes
+            seconds, host, memory = cut.seconds, _LIBRARIES + cut.bytes, cut.bytes
             where = "memory" if machine.kind == "cpu" else "device memory"
             took = f"{where} {_gb(host)} above the start, disk {_gb(cut.disk_bytes)} while it works"
-            lines = [*cut.lines, f"  {took}; roughly {_time(seconds)}"]
+            lines = [*cut.lines, f"  {took}; roughly {duration(seconds)}"]
         elif stage.prune is not None:
             plan = plan_prune(model, structure, stage.prune, machine, stored=stored)
             lines, seconds, host = plan.lines(), plan.seconds, plan.host_bytes
+            memory = plan.device_bytes or host
         elif stage.training is not None:
             work = plan_training(
                 model,
@@ -135,7 +151,7 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
                 width=max(1, _width(model, structure)),
                 stored=stored,
             )
-            seconds = work.operations / machine.scale(RATES)
+            seconds, memory = work.operations / machine.scale(RATES), work.bytes
             lines = _training_lines(stage.training, work, seconds)
         elif stage.quantize is not None and stage.quantize.calibration is not None:
             # GPTQ lives on what SparseGPT lives on: a block, its Gram matrices, a factor and a few copies of a weight.
@@ -146,7 +162,7 @@ def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[Stage
         else:
             largest = max(linear_weight(model, name).numel() for name in structure.all_linears)
             lines = [f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}"]
-        plans.append(StagePlan(stage.kind, tuple(lines), seconds, host))
+        plans.append(StagePlan(stage.kind, tuple(lines), seconds, host, memory))
     return plans
 
 
@@ -158,7 +174,7 @@ def _training_lines(stage: PretrainStage | FinetuneStage, work: TrainPlan, secon
         shares = ", ".join(f"{100 * source.share / whole:.0f} % {source.source}" for source in stage.mixture)
         lines.append(f"  mixture: {shares}")
     memory = f"{_gb(work.bytes)} for weights, gradients, moments and activations"
-    return [*lines, f"  {memory}, disk {_gb(work.disk_bytes)} while it works; roughly {_time(seconds)}"]
+    return [*lines, f"  {memory}, disk {_gb(work.disk_bytes)} while it works; roughly {duration(seconds)}"]
 
 
 def plan_text(model_dir: Path, recipe: Recipe, machine: Machine) -> str:
@@ -299,11 +315,11 @@ def _gb(size: float) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
 
 
-def _time(seconds: float) -> str:
-    return (
-        f"{seconds / 3600:.1f} h"
-        if seconds >= 5400
-        else f"{max(1, round(seconds / 60))} min"
-        if seconds > 60
-        else "a minute or less"
-    )
+def duration(seconds: float) -> str:
+    """A rough time for people."""
+    for unit, size in (("years", 365 * 86400.0), ("days", 86400.0)):
+        if seconds >= 3 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{max(1, round(seconds / 60))} min" if seconds > 60 else "a minute or less"

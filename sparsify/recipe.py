@@ -33,6 +33,8 @@ _BUILTIN = Path(__file__).with_name("recipes")
 
 Spec = SliceStage | PruneStage | PretrainStage | FinetuneStage | QuantizeStage
 Kind = Literal["slice", "prune", "pretrain", "finetune", "quantize"]
+CUTTING = ("slice", "prune")
+"""The kinds of stages in front of which a model is dense."""
 
 
 class Stage(Strict):
@@ -107,6 +109,9 @@ class Recipe(Strict):
             raise ValueError("slicing rotates every matrix and would fill the zeros; move slice before prune")
         if kinds.count("slice") > 1:
             raise ValueError("a model is sliced once; give one slice stage the whole fraction")
+        cut = next((index for index, kind in enumerate(kinds) if kind in CUTTING), len(kinds))
+        if any(stage.training is not None and stage.training.teacher == "dense" for stage in self.stages[: cut + 1]):
+            raise ValueError("`teacher: dense` is the model before pruning or slicing; put such a stage in front of it")
         return self
 
     @property
@@ -130,8 +135,13 @@ def recipe_hash(recipe: Recipe) -> str:
 
 
 def builtin_recipes() -> tuple[str, ...]:
-    """Names of the recipes that come with the project."""
+    """Names of the recipes that come with the project, without those of the papers."""
     return tuple(sorted(path.stem for path in _BUILTIN.glob("*.yaml")))
+
+
+def paper_recipes() -> tuple[str, ...]:
+    """Names of the recipes that the built-in studies of the papers use, such as `papers/slicegpt-25`."""
+    return tuple(sorted(f"papers/{path.stem}" for path in (_BUILTIN / "papers").glob("*.yaml")))
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -141,7 +151,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
         RecipeError: No such recipe, or the file is not one; the message names the file, the key and the fix.
     """
     text = str(name_or_path)
-    path = _BUILTIN / f"{text}.yaml" if text in builtin_recipes() else Path(name_or_path)
+    path = _BUILTIN / f"{text}.yaml" if text in (*builtin_recipes(), *paper_recipes()) else Path(name_or_path)
     if not path.is_file():
         raise RecipeError(f"no recipe {text!r}; give a YAML file or one of {', '.join(builtin_recipes())}")
     try:

@@ -17,7 +17,7 @@ from sparsify.corpus import sha256_file
 from sparsify.errors import CheckpointError, NumericsError, RecipeError, SparsifyError
 from sparsify.files import commit, empty_directory, sha256_json
 from sparsify.progress import NullProgress, Progress
-from sparsify.recipe import Recipe, Stage, recipe_hash
+from sparsify.recipe import CUTTING, Recipe, Stage, recipe_hash
 from sparsify.stage import Corpus, StageInput, StageResult
 from sparsify.store import StageRecord, Store
 from sparsify.variant import VARIANT, Lineage, RecipeRecord, VariantInfo, describe, read_variant, write_variant
@@ -107,9 +107,11 @@ def make_variant(
     keys = key_of(model_sha, recipe, {source: corpus.sha256 for source, corpus in corpora.items()}, teacher_sha)
     _check_target(out_dir, model_dir)
     store = Store(options.store)
-    parent, records = model_dir, []
+    parent, dense, records = model_dir, None, []
     for index, (stage, key) in enumerate(zip(recipe.stages, keys, strict=True)):
         part = _Part(progress, index, len(recipe.stages))
+        if dense is None and stage.kind in CUTTING:
+            dense = parent
         given = StageInput(
             parent=parent,
             base=model_dir,
@@ -120,6 +122,7 @@ def make_variant(
             device=options.device,
             progress=part,
             teacher_device=options.teacher_device,
+            dense=dense,
         )
         records.append(_stage(store, key, stage, given))
         parent = store.path(key)

@@ -39,7 +39,8 @@ class Calibration(Strict):
     """Which text the layer inputs are measured on."""
 
     source: str = Field(
-        min_length=1, description="`suite:SKILL/train`, a JSONL or text file, or `hub:NAME[/CONFIG][:SPLIT]`"
+        min_length=1,
+        description="`suite:SKILL/train`, `task:NAME`, a JSONL or text file, or `hub:NAME[/CONFIG][:SPLIT][@COMMIT]`",
     )
     samples: int = Field(128, gt=0, description="rows drawn from the source; of plain text, windows")
     seq: int = Field(512, gt=1, description="rows are cut to this many tokens; windows have exactly so many")
@@ -174,8 +175,10 @@ class PruneStage(Strict):
 class _Taught(TrainSettings):
     """A training stage: what the trainer needs, and who teaches."""
 
-    teacher: Literal["base", "given", "none"] = Field(
-        "none", description="base = the model that the recipe starts from; given = the one named beside the recipe"
+    teacher: Literal["base", "dense", "given", "none"] = Field(
+        "none",
+        description="base = the model that the recipe starts from; dense = the model in front of the recipe's first "
+        "slice or prune stage, trained by the stages before; given = the one named beside the recipe",
     )
 
     @model_validator(mode="before")
@@ -214,7 +217,7 @@ class PretrainStage(_Taught, PretrainSettings):
 class FinetuneStage(_Taught):
     """Train the weights that are left on rows; zeros of earlier stages stay zeros."""
 
-    data: tuple[str, ...] = Field(min_length=1, description="corpora: `suite:SKILL/train`, JSONL paths or hub ids")
+    data: tuple[str, ...] = Field(min_length=1, description="corpora: `suite:SKILL/train`, `task:NAME` or JSONL paths")
     tokens: int = Field(600_000, gt=0, description="real (non-padding) tokens to train on")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup: int = Field(10, ge=0, description="steps of linear warm-up")

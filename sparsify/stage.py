@@ -27,6 +27,7 @@ class StageInput:
         parent: Model directory that the stage starts from.
         base: Model directory that the whole recipe starts from.
         teacher: Model directory that stages with `teacher: given` learn from.
+        dense: Model directory in front of the first slice or prune stage; None before that stage.
         out: Empty directory for the result; it is thrown away if the stage does not finish.
         work: Directory for what an interrupted stage continues from; it outlives the process.
         corpora: The corpora that the stage names.
@@ -44,13 +45,16 @@ class StageInput:
     device: str
     progress: Progress
     teacher_device: str | None = None
+    dense: Path | None = None
 
     def plain(self) -> dict[str, Any]:
         """Where it reads and writes, as JSON values, for a process that takes part."""
         paths = {name: str(getattr(self, name).absolute()) for name in ("parent", "base", "out", "work")}
         corpora = [[c.source, str(c.path.absolute()), c.sha256] for c in self.corpora.values()]
-        teacher = str(self.teacher.absolute()) if self.teacher else None
-        return {**paths, "teacher": teacher, "teacher_device": self.teacher_device, "corpora": corpora}
+        taught = {
+            name: path and str(path.absolute()) for name, path in (("teacher", self.teacher), ("dense", self.dense))
+        }
+        return {**paths, **taught, "teacher_device": self.teacher_device, "corpora": corpora}
 
     @classmethod
     def from_plain(cls, value: Mapping[str, Any], device: str) -> StageInput:
@@ -65,6 +69,7 @@ class StageInput:
             device=device,
             progress=NullProgress(),
             teacher_device=value["teacher_device"],
+            dense=Path(value["dense"]) if value["dense"] else None,
         )
 
 

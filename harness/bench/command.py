@@ -10,7 +10,9 @@ from typer.core import TyperGroup
 
 from harness.bench.comparisons import add_comparisons
 from harness.bench.evaluation.command import add_evaluation
+from harness.bench.leaderboard.command import add_leaderboard
 from harness.bench.options import Quiet, one_of
+from harness.bench.report.command import add_report
 
 if TYPE_CHECKING:
     import click
@@ -33,7 +35,8 @@ bench_app = typer.Typer(
     help="Measure speed: MODEL... as one interleaved panel on this machine, or `serve` for load on an endpoint; "
     "`sparsify` for pruning and quantization next to llm-compressor; `engines` for our sparse CPU engine next to "
     "others; `recover` for accuracy after sparse training next to dense; `slice` for SliceGPT in every way; "
-    "`evaluation` for scoring next to stock lm-eval; `sandbox` for the sandboxes of generated code.",
+    "`evaluation` for scoring next to stock lm-eval; `sandbox` for the sandboxes of generated code; "
+    "`report` for the size of the HTML report; `leaderboard` for its time and the error rate of its ranks.",
     epilog="Examples:  sparsebench bench pocket ./sparse --workload decode --out out/speed  |  sparsebench bench serve "
     "--base-url http://127.0.0.1:8000/v1 --model my-model --rate 4  |  sparsebench bench sparsify --model pocket "
     "--out out/sparsify",
@@ -189,6 +192,8 @@ def serve(
 
 add_comparisons(bench_app)
 add_evaluation(bench_app)
+add_leaderboard(bench_app)
+add_report(bench_app)
 
 
 def _batches(text: str | None) -> tuple[int, ...]:

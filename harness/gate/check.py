@@ -51,7 +51,18 @@ def check(rules: Sequence[GateRule], context: Context, *, on_inconclusive: OnInc
         raise ConfigError("there is nothing to check: add `gates:` to the study, or give --against DIR")
     results = [result for rule in everything for result in _try(rule, context)]
     notes = [_TEMPLATE_NOTE] if context.earlier is not None and not _has_templates(context) else []
-    return GateReport(tuple(results), on_inconclusive, tuple(notes))
+    return GateReport(tuple(results), on_inconclusive, (*notes, *_new_here(context)))
+
+
+def _new_here(context: Context) -> list[str]:
+    """Say what this run has and the earlier one has not: no rule compares it with anything there."""
+    if context.earlier is None:
+        return []
+    now, then = context.run.summary, context.earlier.summary
+    variants = [entry.name for entry in now.variants if then.variant(entry.name) is None]
+    suites = [suite for suite in now.study.suites if suite not in then.study.suites]
+    parts = [f"{kind} {', '.join(names)}" for kind, names in (("variants", variants), ("suites", suites)) if names]
+    return [f"not in the earlier run, so not compared with it: {'; '.join(parts)}"] if parts else []
 
 
 def _guards_earlier(rule: GateRule) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import ConfigError
 from harness.gate.check import check
 from harness.gate.result import GateReport
-from harness.gate.run_records import open_run
+from harness.gate.run_records import check_against_study, open_run
 from harness.gate.skill import Context
 from harness.gate_rules import GateRule
 from harness.layout import Layout, read_json
@@ -72,6 +72,9 @@ def _gate(directory: Path, options: GateOptions) -> GateReport:
     run = open_run(directory)
     earlier = open_run(options.against) if options.against is not None else None
     rules = read_rules(directory, options.study, required=earlier is None)
+    for records in (run, earlier):
+        if records is not None:
+            check_against_study(records)
     context = Context(run, earlier, options.allow_different_data)
     return check(rules, context, on_inconclusive="pass" if options.on_inconclusive == "pass" else "fail")
 
@@ -114,13 +117,13 @@ def read_rules(directory: Path, study: str | None, *, required: bool = True) -> 
     body = read_json(layout.study).get("study")
     if not isinstance(body, dict):
         raise ConfigError(f"{layout.study} holds no study; name the study with --study")
-    return parse_study(_as_written(body), where=str(layout.study)).gates
+    return parse_study(study_as_written(body), where=str(layout.study)).gates
 
 
-def _as_written(body: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved study as its file would say it: a checkpoint made elsewhere names no recipe."""
+def study_as_written(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved study as its file would say it: a checkpoint made elsewhere and an endpoint name no recipe."""
     variants = {
-        name: {key: value for key, value in spec.items() if key != "recipe" or spec.get("path") is None}
+        name: {key: value for key, value in spec.items() if key != "recipe" or spec.get("from") is not None}
         for name, spec in dict(body.get("variants") or {}).items()
     }
     return {**body, "variants": variants}

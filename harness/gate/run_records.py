@@ -19,7 +19,7 @@ from harness.records import SuiteResult, Summary, read_samples, read_summary
 from harness.report.inputs import CellKey, Samples
 
 _AGAIN = "run `sparsebench run` with the same --out again, it makes what is missing"
-_TOLERANCE = 2e-6
+TOLERANCE = 2e-6
 """The summary keeps six decimals."""
 
 
@@ -87,6 +87,8 @@ class RunRecords:
             raise MissingError(f"suite {suite!r} is not in {self.where} for {variant}")
         if result.value is None:
             raise MissingError(f"{variant}.{suite} has no value: {result.reason}")
+        if result.n > result.n_total:
+            raise MissingError(f"{variant}.{suite} has {result.n} items, {result.n_total} were planned: {_AGAIN}")
         if result.n == 0 or result.n < result.n_total:
             raise MissingError(f"{variant}.{suite} is incomplete: {result.n} of {result.n_total} items; {_AGAIN}")
         return result
@@ -137,6 +139,33 @@ def open_run(path: Path) -> RunRecords:
     return RunRecords(summary, str(path), layout, parquet)
 
 
+def check_against_study(run: RunRecords) -> None:
+    """Refuse a summary that lacks what the study beside it names: a rule on `all` would not miss it.
+
+    Raises:
+        CorruptRecordError: A variant or suite of the study is not in the summary, or a baseline is another.
+    """
+    layout = run.layout
+    if layout is None or not layout.study.is_file():
+        return
+    body = read_json(layout.study).get("study")
+    variants, suites = (body.get(key) if isinstance(body, dict) else None for key in ("variants", "suites"))
+    if not isinstance(variants, dict) or not isinstance(suites, dict):
+        raise CorruptRecordError(f"{layout.study} holds no study: {_AGAIN}")
+    for suite in suites:
+        if suite not in run.summary.study.suites:
+            raise CorruptRecordError(f"{run.where} lacks suite {suite!r}, which its study.json names: {_AGAIN}")
+    for name, spec in variants.items():
+        found = run.summary.variant(name)
+        if found is None:
+            raise CorruptRecordError(f"{run.where} lacks variant {name!r}, which its study.json names: {_AGAIN}")
+        meant = (spec.get("baseline") if isinstance(spec, dict) else None) or next(iter(variants))
+        if found.baseline != (None if meant == name else meant):
+            raise CorruptRecordError(
+                f"{run.where} compares {name} with {found.baseline}, its study.json with {meant}: {_AGAIN}"
+            )
+
+
 def _check_files(layout: Layout, variant: str, suite: str, n: int) -> None:
     """Refuse a cell whose files are cut short: rows by their number, the journal by its last line and number."""
     samples, journal = layout.samples(variant, suite), layout.journal(variant, suite)
@@ -183,7 +212,7 @@ def _checked(rows: Sequence[GateRow], result: SuiteResult, where: str) -> RowCel
             count += 1
         keyed[row.seed, row.item_hash, count] = row
     mean = math.fsum(row.score for row in rows) / len(rows)
-    if result.value is None or not abs(mean - result.value) <= _TOLERANCE:
+    if result.value is None or not abs(mean - result.value) <= TOLERANCE:
         raise CorruptRecordError(
             f"{where} scores {mean:.6f} by its rows, {result.value} by its summary: delete summary.json and run again"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from harness.gate.judge import ALPHA, describe, items_to_decide, judge, more_ite
 from harness.gate.margins import POWER, margin_of
 from harness.gate.pairs import CellOf, RowPairs, pair_cells
 from harness.gate.result import InputError, MissingError, RuleResult, Verdict
-from harness.gate.run_records import RunRecords
+from harness.gate.run_records import TOLERANCE, RunRecords
 from harness.gate_rules import NonInferiorRule, NoRegressionRule, RecoveryRule
 
 EARLIER = "earlier run"
@@ -94,8 +95,8 @@ def recovery(rule: RecoveryRule, context: Context, variant: str, suite: str) -> 
     summary = context.run.summary
     entry = summary.variant(variant)
     assert entry is not None
-    for name in summary.study.suites if suite == "mean" else [suite]:
-        compare_cells(context, variant, name, "baseline")
+    names = summary.study.suites if suite == "mean" else [suite]
+    ratios = [_ratio(compare_cells(context, variant, name, "baseline").pairs) for name in names]
     found = entry.recovery.get(suite)
     if found is None or found.value is None or found.ci95 is None or found.n == 0:
         raise MissingError(
@@ -104,6 +105,7 @@ def recovery(rule: RecoveryRule, context: Context, variant: str, suite: str) -> 
     measured = sum(cell.n for cell in entry.suites.values()) if suite == "mean" else entry.suites[suite].n
     if found.n < measured or (suite == "mean" and set(found.suites or ()) != set(summary.study.suites)):
         raise MissingError(f"recovery of {variant}.{suite} leaves out items or suites: {found.reason}")
+    _agrees(f"recovery of {variant}.{suite}", found.value, found.ci95, sum(ratios) / len(ratios))
     verdict: Verdict
     if rule.on == "point":
         verdict = "pass" if found.value >= rule.at_least else "fail"
@@ -129,6 +131,19 @@ def recovery(rule: RecoveryRule, context: Context, variant: str, suite: str) -> 
     )
 
 
+def _ratio(pairs: RowPairs) -> float:
+    now, base = pairs.scores
+    return sum(now) / sum(base) if sum(base) else math.nan
+
+
+def _agrees(what: str, value: float, ci95: tuple[float, float], own: float) -> None:
+    """Refuse a number of the summary that its rows do not give, or that lies outside its interval."""
+    if not abs(value - own) <= TOLERANCE or not ci95[0] - TOLERANCE <= value <= ci95[1] + TOLERANCE:
+        raise MissingError(
+            f"{what} is {value} {list(ci95)} in the summary, {own:.6f} by its rows: delete summary.json and run again"
+        )
+
+
 def _difference(context: Context, cell: Compared) -> tuple[float, tuple[float, float]]:
     """The paired difference and its interval: the summary's within the study, computed across runs.
 
@@ -140,6 +155,9 @@ def _difference(context: Context, cell: Compared) -> tuple[float, tuple[float, f
         if found is None or found.value is None or found.ci95 is None or found.n < len(cell.pairs.now):
             reason = found.reason if found is not None else "it is not recorded"
             raise MissingError(f"the difference of {cell.variant}.{cell.suite} is undefined: {reason}")
+        now, base = cell.pairs.scores
+        own = (sum(now) - sum(base)) / len(now)
+        _agrees(f"the difference of {cell.variant}.{cell.suite}", found.value, found.ci95, own)
         return found.value, found.ci95
     from harness.stats import paired_difference
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.gate.result import GateReport
+from harness.report.printable import printable
 
 WORDS = {"pass": "pass", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "error": "ERROR"}
 
@@ -10,7 +11,7 @@ WORDS = {"pass": "pass", "fail": "FAIL", "inconclusive": "INCONCLUSIVE", "error"
 def gate_text(report: GateReport) -> str:
     """Return one aligned line a check, then the notes and the verdict line; ends in a line break."""
     rows = [
-        tuple(_printable(cell) for cell in (WORDS[r.verdict], r.rule, r.variant, r.suite or "", r.message))
+        tuple(printable(cell) for cell in (WORDS[r.verdict], r.rule, r.variant, r.suite or "", r.message))
         for r in report.results
     ]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
@@ -18,10 +19,5 @@ def gate_text(report: GateReport) -> str:
     for row in rows:
         head = "  ".join(cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True))
         lines.append(f"{head}  {row[4]}".rstrip())
-    notes = [f"note: {note}" for note in report.notes]
+    notes = [f"note: {printable(note)}" for note in report.notes]
     return "\n".join([*lines, *notes, report.line]) + "\n"
-
-
-def _printable(text: str) -> str:
-    """Text of records may hold anything; a terminal gets one line without control characters."""
-    return "".join(character if character.isprintable() else " " for character in text)

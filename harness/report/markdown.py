@@ -20,6 +20,32 @@ def escape_text(text: str) -> str:
     return text.replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ").replace("\r", " ")
 
 
+_INVISIBLE = "\u200b"
+_UNTRUSTED = str.maketrans(
+    {
+        "&": "&amp;",
+        "<": "&lt;",
+        ">": "&gt;",
+        "`": "'",
+        **{mark: "\\" + mark for mark in "\\|*_~"},
+        # Mentions and references are looked for in the rendered text: only a character between stops them.
+        "@": "@" + _INVISIBLE,
+        "#": "#" + _INVISIBLE,
+    }
+)
+
+
+def escape_untrusted(text: str, *, most: int = 600) -> str:
+    """Make text that a stranger chose safe in Markdown that GitHub shows: it stays text, on one line, cut at `most`.
+
+    Neither HTML nor formatting, links, images, mentions, references to issues, or addresses that become links.
+    """
+    line = "".join(character if character.isprintable() else " " for character in text)
+    cut = line if len(line) <= most else line[:most] + "…"
+    safe = cut.translate(_UNTRUSTED).replace("](", "]\\(").replace("][", "]\\[").replace("]:", "]\\:")
+    return safe.replace("://", f":{_INVISIBLE}//").replace("www.", f"www{_INVISIBLE}.")
+
+
 @dataclass(slots=True)
 class Notes:
     """Numbered foot notes; the same text keeps the same number."""

@@ -17,6 +17,7 @@ from harness.report.markdown import (
 )
 from harness.report.methods import explain
 from harness.report.metrics import other_metrics
+from harness.report.published import perplexity_section, published_section
 
 
 def recovery_markdown(summary: Summary) -> str:
@@ -33,7 +34,9 @@ def recovery_markdown(summary: Summary) -> str:
     ]
     for variant in order(summary.variants):
         lines += _variant(variant, summary)
+    lines += perplexity_section(summary)
     lines += _speed(summary)
+    lines += published_section(summary.published)
     lines += _environment(summary)
     return "\n".join(lines)
 

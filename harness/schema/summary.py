@@ -14,6 +14,7 @@ from harness.schema.base import Interval
 from harness.schema.base import Record as _Record
 from harness.schema.base import Valued as _Valued
 from harness.schema.distance import DistanceResult
+from harness.schema.published import PerplexityRow, PublishedRow
 
 SCHEMA_VERSION = 1
 
@@ -233,6 +234,10 @@ class Summary(_Record):
     environment: Environment
     variants: list[VariantSummary]
     speed: list[SpeedRow]
+    perplexity: list[PerplexityRow] = Field(default_factory=list, description="empty where the study measures none")
+    published: list[PublishedRow] = Field(
+        default_factory=list, description="the study's `expected:` beside its own values; empty where it names none"
+    )
 
     @model_validator(mode="after")
     def _unique_names(self) -> Summary:

@@ -48,7 +48,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, words: str) -> No
 def test_help_names_every_verb() -> None:
     done = sparsebench("--help")
     assert done.returncode == 0
-    for verb in ("run", "eval", "sparsify", "gate", "score", "data"):
+    for verb in ("run", "eval", "sparsify", "gate", "report", "score", "data"):
         assert f"  {verb}" in done.stdout
         assert sparsebench(verb, "--help").returncode == 0
 

@@ -11,7 +11,7 @@ import harness.engines.sparse
 from harness.cells import engine_of_cells
 from harness.engines import resolve_engine
 from harness.errors import ConfigError
-from harness.study import builtin_studies, load_study
+from harness.study import builtin_studies, load_study, parse_study
 
 MINI = {"models": {"p": {"path": "pocket"}}, "variants": {"dense": {"from": "p"}}, "suites": {"gsm8k": {"n": 5}}}
 
@@ -100,3 +100,17 @@ def test_wrong_studies_get_one_line(tmp_path: Path, changes: dict[str, object], 
 def test_a_missing_study_names_the_built_in_ones() -> None:
     with pytest.raises(ConfigError, match="no study 'pockets'; give a YAML file or one of pocket"):
         load_study("pockets")
+
+
+def test_a_kept_study_of_endpoints_can_be_read_again() -> None:
+    from harness.gate.command import study_as_written
+
+    body = {
+        "name": "served",
+        "engine": {"name": "openai", "base_url": "http://127.0.0.1:8000/v1"},
+        "variants": {"a": {"endpoint": {"model": "m"}}},
+        "suites": {"gsm8k": {}},
+        "gates": [{"rule": "same_outputs"}],
+    }
+    study = parse_study(body, where="test")
+    assert parse_study(study_as_written(study.resolved()), where="kept").gates == study.gates

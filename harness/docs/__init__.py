@@ -1,0 +1,1 @@
+"""What is generated in docs/ (reference, planning tables, pictures); `python -m harness.docs docs` writes it."""

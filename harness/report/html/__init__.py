@@ -1,0 +1,1 @@
+"""The accuracy-recovery report as one HTML file, from records alone."""

@@ -1,0 +1,452 @@
+"""The HTML report: what it says of a run, and what it does with records that are damaged, old, or not all there."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import runpy
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from harness.errors import ConfigError, CorruptRecordError
+from harness.layout import Layout
+from harness.records import samples_to_parquet, write_json_atomic
+from harness.report.html import samples as samples_module
+from harness.report.html.build import recovery_html
+from harness.report.html.layers import averaged
+from harness.report.html.source import Source, open_source
+from harness.report.html.speeds import fastest, places, verdict_of
+from harness.report.html.verdicts import judge_variant
+from harness.report.page import visible
+
+kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("html_run.py"))))
+runs = kit.runs
+
+
+class Page(HTMLParser):
+    """Text of a page by section, and rows of its tables by id."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sections: dict[str, str] = {}
+        self.tables: dict[str, list[list[str]]] = {}
+        self._section, self._table, self._cell = "", "", False
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        found = dict(attrs)
+        if tag == "section":
+            self._section = found.get("id") or ""
+            self.sections[self._section] = ""
+        elif tag == "table":
+            self._table = found.get("id") or ""
+            self.tables.setdefault(self._table, [])
+        elif tag == "tr":
+            self.tables[self._table].append([])
+        elif tag in ("td", "th"):
+            self.tables[self._table][-1].append("")
+            self._cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th"):
+            self._cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._section:
+            self.sections[self._section] += data
+        if self._cell:
+            self.tables[self._table][-1][-1] += data
+
+
+def block(html: str, name: str) -> Any:
+    found = re.search(rf'<script type="application/gzip" id="{name}">([^<]*)</script>', html)
+    assert found, name
+    return json.loads(gzip.decompress(base64.b64decode(found[1])))
+
+
+SCORES = {
+    "dense": {"gsm8k": runs.base_scores("gsm8k", 400)},
+    "good": {"gsm8k": runs.flipped(runs.base_scores("gsm8k", 400), 2, 3)},
+    "bad": {"gsm8k": runs.flipped(runs.base_scores("gsm8k", 400), 120)},
+    "unclear": {"gsm8k": runs.flipped(runs.base_scores("gsm8k", 400), 45, 25)},
+}
+MARGIN = 0.05
+RULES = [{"rule": "non_inferior", "suites": ["gsm8k"], "margin": MARGIN}]
+
+
+def write(folder: Path, scores: Any = None, *, gates: Any = RULES, keep: Any = None, **options: Any) -> Path:
+    samples = runs.rows_of(scores or SCORES)
+    names = list(dict.fromkeys(name for name, _ in samples))
+    variants = [runs.variant(name, None if name == "dense" else "dense") for name in names]
+    summary = runs.summary_of(samples, variants, **options)
+    folder.mkdir(exist_ok=True)
+    return runs.write_run(folder, {k: v for k, v in samples.items() if keep is None or keep(k)}, summary, gates=gates)
+
+
+def judged(source: Source) -> dict[str, str]:
+    return {v.name: judge_variant(source, v).overall for v in source.summary.variants}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("run") / "out")
+
+
+def test_the_verdict_is_the_gates(run: Path) -> None:
+    from harness.gate.command import GateOptions, gate
+
+    source = open_source(run)
+    assert judged(source) == {
+        "dense": "reference",
+        "good": "within margins",
+        "bad": "outside a margin",
+        "unclear": "undecided",
+    }
+    words = {"pass": "within margins", "fail": "outside a margin", "inconclusive": "undecided"}
+    # `non_inferior` on the variants that have a baseline says the same.
+    report = gate(run, GateOptions())
+    said = {result.variant: words[result.verdict] for result in report.results if result.verdict in words}
+    assert said == {name: verdict for name, verdict in judged(source).items() if name != "dense"}
+
+
+def test_the_headline_says_it_in_words_and_the_table_has_every_variant(run: Path) -> None:
+    page = Page(recovery_html(open_source(run)))
+    said = " ".join(page.sections["verdict"].split())
+    assert "within margins 1 of 3 loses less than the margin on every skill: good." in said
+    assert "outside a margin 1 of 3 loses more than the margin on some skill: bad." in said
+    assert "undecided 1 of 3 is undecided" in said
+    assert [row[0] for row in page.tables["variants"][1:]] == ["dense", "good", "unclear", "bad"]
+    rows = {row[0]: row for row in page.tables["recovery"][1:]}
+    assert rows["bad"][2] == "outside" and rows["bad"][10:12] == ["120", "0"]
+    assert rows["good"][10:12] == ["2", "3"] and rows["good"][5] == "5.0"
+
+
+def test_the_same_records_give_the_same_page(run: Path) -> None:
+    assert recovery_html(open_source(run)) == recovery_html(open_source(run))
+
+
+def test_rows_in_the_page_are_those_of_the_records(run: Path) -> None:
+    html = recovery_html(open_source(run))
+    index = block(html, "samples_index")
+    names = [variant["name"] for variant in index["variants"]]
+    assert [variant["baseline"] for variant in index["variants"]] == [None, 0, 0, 0]
+    for cell in index["cells"]:
+        name = names[cell["variant"]]
+        assert cell["score"] == SCORES[name]["gsm8k"]
+        answers = block(html, cell["text"])
+        assert answers[7] == [f"answer 7, worth {SCORES[name]['gsm8k'][7]}"]
+        assert (cell["same"] is None) == (name == "dense")
+        if cell["same"]:
+            same = [
+                "1" if a == b else "0" for a, b in zip(SCORES[name]["gsm8k"], SCORES["dense"]["gsm8k"], strict=True)
+            ]
+            assert list(cell["same"]) == same
+
+
+def test_a_run_in_memory_gives_the_page_of_its_folder(tmp_path: Path) -> None:
+    from harness.report.html.source import source_of
+
+    folder = write(tmp_path / "out")
+    samples = runs.rows_of(SCORES)
+    source = open_source(folder)
+    assert recovery_html(source_of(source.summary, samples, folder)) == recovery_html(source)
+
+
+def test_hostile_strings_are_text_everywhere(tmp_path: Path) -> None:
+    html = recovery_html(open_source(kit.write_hostile(tmp_path)))
+    html.encode("utf-8")
+    page = Page(html)
+    assert not {"img", "iframe", "object", "base", "form", "link"} & set(page.tags)
+    # Two scripts of the page, all others are data.
+    assert len(re.findall(r"<script>", html)) == 2
+    assert kit.HOSTILE["script"] not in html and "onerror='" not in html
+    assert visible(kit.NAME) in [row[0] for row in page.tables["variants"]]
+    assert "\u202e" not in html and "\x00" not in html and "\u2028" not in html
+    # The line of a million characters is cut; what was cut is said.
+    answers = next(block(html, f"answers{i}") for i in (4, 5) if f'id="answers{i}"' in html)
+    cut = [out for row in answers for out in row if isinstance(out, list)]
+    assert cut and all(len(text) == 20_000 and length == 1_000_000 for text, length in cut)
+
+
+def test_without_rows_studies_and_folders_the_sections_say_so(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(folder / "summary.json", bare)
+    page = Page(recovery_html(open_source(bare)))
+    assert "Not here: the rows of dense.gsm8k are not in" in page.sections["samples"]
+    assert "Not here: the folders of the variants" in page.sections["layers"] and "Not here" in page.sections["curves"]
+    assert "study.json is not beside these records" in page.sections["provenance"]
+    assert "Speed was not measured" in page.sections["speed"]
+    # Without the study's rule the margin is the gate's default for this preset: said as such.
+    assert "gsm8k 7.0 (default of the preset)" in page.sections["skills"]
+
+
+def test_rows_of_a_parquet_file_serve_as_those_of_a_run(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("summary.json", "study.json"):
+        shutil.copy(folder / name, other)
+    samples_to_parquet([row for rows in runs.rows_of(SCORES).values() for row in rows], other / "samples.parquet")
+    one, two = recovery_html(open_source(folder)), recovery_html(open_source(other))
+    assert block(one, "samples_index") == block(two, "samples_index")
+
+
+def edited(folder: Path, change: Any) -> None:
+    path = folder / "summary.json"
+    body = json.loads(path.read_text())
+    change(body)
+    path.write_text(json.dumps(body))
+
+
+def test_a_missing_baseline_gives_no_verdict_and_no_missing_row(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out")
+    edited(folder, lambda body: body["variants"].pop(0))
+    source = open_source(folder)
+    assert judged(source) == dict.fromkeys(("good", "bad", "unclear"), "no verdict")
+    page = Page(recovery_html(source))
+    assert "its baseline dense is not in the summary" in page.sections["verdict"]
+    assert "within" not in [row[2] for row in page.tables["recovery"]]
+    assert len(page.tables["recovery"]) == 4
+
+
+def test_a_suite_that_the_summary_lacks_is_a_row_that_says_so(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out")
+
+    def drop(body: Any) -> None:
+        for table in ("suites", "recovery", "difference"):
+            body["variants"][1][table].pop("gsm8k")
+
+    edited(folder, drop)
+    source = open_source(folder)
+    assert judged(source)["good"] == "no verdict"
+    page = Page(recovery_html(source))
+    row = next(row for row in page.tables["recovery"] if row[0] == "good")
+    assert row[2] == "no verdict" and row[-1] == "not in the summary"
+
+
+def test_an_incomplete_cell_gives_no_verdict(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out", n_total=500)
+    assert set(judged(open_source(folder)).values()) == {"reference", "no verdict"}
+    assert "400 of 500" in recovery_html(open_source(folder))
+
+
+@pytest.mark.parametrize("part", ["difference", "recovery"])
+def test_a_value_that_is_not_there_is_never_a_pass(tmp_path: Path, part: str) -> None:
+    folder = write(tmp_path / "out")
+    gone = {"value": None, "ci95": None, "se": None, "reason": "lost on the way"}
+    edited(folder, lambda body: body["variants"][1][part]["gsm8k"].update(gone))
+    page = Page(recovery_html(open_source(folder)))
+    row = next(row for row in page.tables["recovery"] if row[0] == "good")
+    assert "lost on the way" in " ".join(row)
+    if part == "difference":
+        assert judged(open_source(folder))["good"] == "no verdict"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: cut(folder / "summary.json"), "is not valid JSON"),
+        (lambda folder: edited(folder, lambda body: body.update(schema_version=0)), "schema_version 0"),
+        (lambda folder: edited(folder, lambda body: body.pop("schema_version")), "schema_version None"),
+        (
+            lambda folder: edited(folder, lambda b: b["variants"][1]["suites"]["gsm8k"].update(value=float("nan"))),
+            "NaN is not JSON",
+        ),
+        (
+            lambda folder: edited(folder, lambda b: b["variants"][1]["suites"]["gsm8k"].update(value=0.123)),
+            "by its rows",
+        ),
+        (lambda folder: cut(Layout(folder).samples("good", "gsm8k")), "cut short"),
+        (lambda folder: Layout(folder).samples("good", "gsm8k").unlink(), "is missing"),
+    ],
+)
+def test_damaged_records_are_one_clear_error(tmp_path: Path, damage: Any, words: str) -> None:
+    folder = write(tmp_path / "out")
+    damage(folder)
+    with pytest.raises(CorruptRecordError, match=words) as caught:
+        recovery_html(open_source(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        open_source(tmp_path)
+    (tmp_path / "x").write_text("{}")
+    with pytest.raises(ConfigError, match="is a file"):
+        open_source(tmp_path / "x")
+
+
+def test_linears_and_curves_come_from_the_variants_folders(tmp_path: Path) -> None:
+    folder = kit.write_hostile(tmp_path)
+    html = recovery_html(open_source(folder))
+    rows = block(html, "linears_data")
+    assert [row[:2] for row in rows] == [["int8", "relative output error (prune)"]] * 6
+    assert [row[4:] for row in rows[:2]] == [[0.5, 0.01], [0.5, 0.02]]
+    page = Page(html)
+    assert "int8: stage 2, finetune" in page.sections["curves"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"sparsity": {"per_linear": []}, "stages": 3}'])
+def test_a_damaged_variant_json_is_said_and_the_rest_stands(tmp_path: Path, text: str) -> None:
+    folder = kit.write_hostile(tmp_path)
+    (Layout(folder).variant("int8") / "variant.json").write_text(text)
+    page = Page(recovery_html(open_source(folder)))
+    assert "variant.json is damaged" in page.sections["layers"]
+    assert len(page.tables["variants"]) == 4
+
+
+def test_a_name_does_not_lead_out_of_the_run(tmp_path: Path) -> None:
+    outside = tmp_path / "secret"
+    write_json_atomic(outside / "variant.json", {"stages": [], "sparsity": {"per_linear": {"model.layers.0.q": 0.5}}})
+    folder = write(tmp_path / "out")
+    edited(folder, lambda body: body["variants"][1].update(name="../../secret"))
+    assert "../../secret" not in open_source_bare(folder, tmp_path).made
+
+
+def open_source_bare(folder: Path, tmp_path: Path) -> Source:
+    bare = tmp_path / "out2"
+    bare.mkdir()
+    shutil.copy(folder / "summary.json", bare)
+    (bare / "variants").mkdir()
+    return open_source(bare)
+
+
+def test_text_beyond_the_budget_is_left_out_and_said(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples_module, "BUDGET", 5_000)
+    html = recovery_html(open_source(run))
+    page = Page(html)
+    assert "holds the answers of items whose score changed" in page.sections["samples"]
+    index = block(html, "samples_index")
+    scores = {index["variants"][cell["variant"]]["name"]: cell for cell in index["cells"]}
+    changed = {
+        name: {i for i, score in enumerate(cell["score"]) if score != scores["dense"]["score"][i]}
+        for name, cell in scores.items()
+    }
+    assert len(changed["bad"]) == 120 and len(changed["good"]) == 5
+    # Of the baseline the answers that any variant changed are there, to be shown beside.
+    changed["dense"] = changed["bad"] | changed["good"] | changed["unclear"]
+    for name, cell in scores.items():
+        assert {i for i, row in enumerate(block(html, cell["text"])) if row is not None} == changed[name]
+    # Scores of all items are there at any size.
+    assert all(len(cell["score"]) == 400 for cell in index["cells"])
+    monkeypatch.setattr(samples_module, "BUDGET", 10)
+    assert "it holds no answers" in Page(recovery_html(open_source(run))).sections["samples"]
+
+
+def test_questions_are_those_of_the_data_that_was_measured(tmp_path: Path) -> None:
+    from suites.data import load_items
+    from suites.registry import load_suite, suite_hash
+
+    suite = load_suite("gsm8k")
+    items = load_items(suite, "pocket", n=5)
+    made = {"suite_hash": suite_hash(suite, "pocket")}
+
+    def rows(name: str) -> list[Any]:
+        own = [{"item_id": item.item_id, "item_hash": item.item_hash, "difficulty": item.difficulty} for item in items]
+        return [runs.row(name, "gsm8k", i, 1.0, **made, **fields) for i, fields in enumerate(own)]
+
+    samples = {("dense", "gsm8k"): rows("dense"), ("q", "gsm8k"): rows("q")}
+    summary = runs.summary_of(samples, [runs.variant("dense", None), runs.variant("q")])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    runs.write_run(folder, samples, summary)
+    html = recovery_html(open_source(folder))
+    asked = block(html, "questions0")
+    assert [question[0][0] for question in asked] == [item.doc["question"] for item in items]
+    assert asked[0][1] == items[0].doc["answer"]
+    assert block(html, "samples_index")["suites"][0]["difficulty"] == [item.difficulty for item in items]
+    # Rows of another version of the suite get no questions of this one.
+    other = recovery_html(open_source(write(tmp_path / "old")))
+    assert "Questions of gsm8k are not shown: measured with another version" in Page(other).sections["samples"]
+
+
+def test_speed_that_was_not_decided_is_no_speed() -> None:
+    row = runs.speed_row
+    decided = [
+        row("dense", 1.0, ci95=None, reason="baseline"),
+        row("a", 1.5),
+        row("a", 3.0, verdict="not decided", engine="x"),
+    ]
+    summary = SimpleNamespace(speed=[*decided, row("b", 1.01), row("c", 0.9), row("d", 2.0, noise_floor=None)])
+    (place,) = places(summary)  # type: ignore[arg-type]
+    assert fastest(summary, "a", place).said == "1.50× (torch)"  # type: ignore[arg-type]
+    assert fastest(summary, "d", place).said == "not decided"  # type: ignore[arg-type]
+    assert fastest(summary, "e", place).said == "not measured"  # type: ignore[arg-type]
+    assert [verdict_of(each) for each in summary.speed] == [
+        "baseline",
+        "faster",
+        "not decided",
+        "no difference",
+        "slower",
+        "not decided",
+    ]
+
+
+def test_long_curves_are_averaged_and_keep_their_mean() -> None:
+    pairs = [(step, float(step % 7)) for step in range(1, 10_001)]
+    found = averaged(pairs)
+    assert len(found) <= 240 and abs(sum(y for _, y in found) / len(found) - 3.0) < 0.01
+    assert averaged(pairs[:100]) == [(float(x), y) for x, y in pairs[:100]]
+
+
+def test_the_verb_writes_the_page_and_names_what_is_wrong(run: Path, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from harness.cli import app
+
+    target = tmp_path / "deep" / "page.html"
+    done = CliRunner().invoke(app, ["report", str(run), "--out", str(target)])
+    assert done.exit_code == 0 and str(target) in done.output
+    assert target.read_text(encoding="utf-8") == recovery_html(open_source(run))
+    wrong = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert isinstance(wrong.exception, ConfigError) and "summary.json does not exist" in str(wrong.exception)
+
+
+def test_a_run_ends_by_writing_the_page(tmp_path: Path) -> None:
+    from harness.report.files import write_reports
+
+    folder = write(tmp_path / "out")
+    summary = open_source(folder).summary
+    write_reports(summary, runs.rows_of(SCORES), folder)
+    assert (folder / "recovery.html").read_text(encoding="utf-8") == recovery_html(open_source(folder))
+    assert (folder / "recovery.md").is_file() and (folder / "leaderboard.md").is_file()
+
+
+def test_text_that_no_file_can_hold_is_written_out(tmp_path: Path) -> None:
+    from harness.report.html.source import source_of
+
+    folder = write(tmp_path / "out")
+    samples = runs.rows_of(SCORES)
+    first = samples["bad", "gsm8k"][0]
+    samples["bad", "gsm8k"][0] = first.model_copy(update={"outputs": ["\ud800 and \udfff"]})
+    for journal in (folder / "journal").iterdir():
+        journal.unlink()
+    html = recovery_html(source_of(open_source(folder).summary, samples, folder))
+    html.encode("utf-8")
+    names = [variant["name"] for variant in block(html, "samples_index")["variants"]]
+    answers = block(html, f"answers{names.index('bad')}")
+    assert answers[0] == ["\u27e8U+D800\u27e9 and \u27e8U+DFFF\u27e9"]
+
+
+def test_a_name_that_is_no_text_is_a_damaged_record(tmp_path: Path) -> None:
+    folder = write(tmp_path / "out")
+    path = folder / "summary.json"
+    path.write_text(path.read_text().replace('"name": "good"', '"name": "go\\ud800od"'))
+    with pytest.raises(CorruptRecordError, match="is damaged"):
+        open_source(folder)
