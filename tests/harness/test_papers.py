@@ -38,6 +38,17 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
+def few_rows(folder: Path) -> Path:
+    """A corpus that is quick to read."""
+    import itertools
+
+    from harness.corpus import train_rows, write_rows
+
+    path = folder / "rows.jsonl"
+    write_rows(path, itertools.islice(train_rows("gsm8k", seed=1), 80))
+    return path
+
+
 # --- dry runs --------------------------------------------------------------------------------------------------------
 
 
@@ -187,19 +198,18 @@ def test_scaling_refuses_what_it_cannot_do() -> None:
 @needs_pocket
 def test_the_stages_of_each_paper_run_on_the_pocket_model(tmp_path: Path) -> None:
     """One lineage of each paper, its longest, with a few steps of training: made, held to its zeros, described."""
-    from harness.corpus import resolve_corpus
     from harness.models import model_directory
     from sparsify.run import MakeOptions, make_variant
 
     scale = ScaleSpec(tokens=1024, samples=16, seq=64)  # a basis of width 192 needs as many tokens
-    pocket, made = model_directory("pocket"), {}
+    pocket, rows, made = model_directory("pocket"), few_rows(tmp_path), {}
     for name in ("sparse-llama-gsm8k-70-int8", "squarehead-mpt-60-int8", "slicegpt-alpaca-25-rft"):
         options = MakeOptions(
             store=tmp_path / "stages",
             name=name,
             base="pocket",
             teacher_dir=pocket,
-            resolve_corpus=lambda source: resolve_corpus(source, tmp_path / "corpora"),
+            resolve_corpus=lambda _: rows,
         )
         made[name] = make_variant(
             pocket, scaled_recipe(load_recipe(f"papers/{name}"), scale), tmp_path / name, options=options
@@ -236,7 +246,6 @@ def test_a_dense_teacher_needs_a_cut_behind_it() -> None:
 
 @needs_pocket
 def test_the_dense_teacher_is_the_model_in_front_of_the_first_cut(tmp_path: Path) -> None:
-    from harness.corpus import resolve_corpus
     from harness.models import model_directory
     from sparsify.checkpoint import open_checkpoint
     from sparsify.run import MakeOptions, make_variant
@@ -248,11 +257,12 @@ def test_the_dense_teacher_is_the_model_in_front_of_the_first_cut(tmp_path: Path
         {"prune": {"method": "magnitude", "sparsity": 0.5}},
         {"finetune": {**tuning, "teacher": "dense"}},
     )
+    rows = few_rows(tmp_path)
     options = MakeOptions(
         store=tmp_path / "stages",
         name="v",
         base="pocket",
-        resolve_corpus=lambda source: resolve_corpus(source, tmp_path / "corpora"),
+        resolve_corpus=lambda _: rows,
     )
     info = make_variant(
         model_directory("pocket"), parse_recipe(body, name="t", where="t"), tmp_path / "v", options=options
