@@ -11,6 +11,25 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from harness.bench.command import bench_app
+from harness.cli_options import (
+    SUITES_HELP,
+    Api,
+    BaseUrl,
+    Concurrency,
+    Count,
+    DataDir,
+    DataFolder,
+    DataKind,
+    Device,
+    EngineOption,
+    Jobs,
+    Offline,
+    OutOption,
+    Pace,
+    Quiet,
+    RayOption,
+)
+from harness.cli_study import data_kind, preset_of, run_and_show, run_options, say, with_options
 from harness.distance.command import add_distance
 from harness.history.command import history_app
 from harness.judge import command as judge_command
@@ -36,31 +55,6 @@ data_app = typer.Typer(help="The real benchmarks' data files.", no_args_is_help=
 app.add_typer(data_app, name="data")
 app.add_typer(bench_app, name="bench")
 app.add_typer(history_app, name="history")
-
-_SUITES_HELP = (
-    "chat, instruct, code, gsm8k, summarization; piqa, winogrande, hellaswag, arc_easy, arc_challenge, mmlu; "
-    "repeatable; `sparsebench suites` tells more."
-)
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder for everything the run leaves.")]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder of the original data files; implies --data full.")
-]
-DataFolder = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the original data files.")]
-DataKind = Annotated[str, typer.Option("--data", help="pocket (bundled, offline) or full (the real benchmarks).")]
-Count = Annotated[int | None, typer.Option("-n", "--n", min=1, help="First n items of every suite.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one per core, at most 4.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-EngineOption = Annotated[str, typer.Option(help="torch, vllm, or sparse: our CPU kernels on packed weights.")]
-BaseUrl = Annotated[str | None, typer.Option(help="Of the endpoint of openai:NAME, such as http://127.0.0.1:8000/v1.")]
-Api = Annotated[str, typer.Option(help="openai: chat, completions, or auto (what the suite's prompts are).")]
-Concurrency = Annotated[int, typer.Option(min=1, help="openai: requests under way at a time.")]
-Pace = Annotated[float | None, typer.Option(min=0.01, help="openai: at most so many, further tries included.")]
-RayOption = Annotated[
-    str | None,
-    typer.Option(help="Run skill cells on Ray: local, auto or HOST:PORT of a cluster whose nodes share --out."),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no tables.")]
 
 
 @app.command(
@@ -97,8 +91,8 @@ def run(
         from harness.scale import scale_down
 
         loaded = scale_down(loaded, scale, tokens=scale_tokens, n=n, say=None if quiet else print)
-    settings = _with_options(loaded, _data_kind(data, data_dir), n, engine)
-    _run(settings, out, _options(data_dir, jobs, device, offline, quiet, ray), dry_run=dry_run)
+    settings = with_options(loaded, data_kind(data, data_dir), n, engine)
+    run_and_show(settings, out, run_options(data_dir, jobs, device, offline, quiet, ray), dry_run=dry_run)
 
 
 @app.command(
@@ -110,7 +104,7 @@ def evaluate(
     model: Annotated[
         str, typer.Argument(help="pocket, pocket-base, pocket-sparse70, a directory, a hub id or openai:NAME.")
     ],
-    suite: Annotated[list[str], typer.Option("--suite", "-s", help=_SUITES_HELP)],
+    suite: Annotated[list[str], typer.Option("--suite", "-s", help=SUITES_HELP)],
     out: OutOption,
     preset: Annotated[
         str | None, typer.Option(help="A preset of the suite; default: pocket, or its first full one.")
@@ -133,12 +127,12 @@ def evaluate(
     from harness.study import parse_study
     from suites.registry import load_suite
 
-    kind = _data_kind(data, data_dir)
-    suites = {name: {"preset": preset or _preset(load_suite(name), kind), "n": n} for name in suite}
+    kind = data_kind(data, data_dir)
+    suites = {name: {"preset": preset or preset_of(load_suite(name), kind), "n": n} for name in suite}
     body: dict[str, Any] = {"name": "eval", "suites": suites}
     asked = {"api": api, "concurrency": concurrency, "requests_per_minute": requests_per_minute}
     body |= eval_subject(model, engine, base_url=base_url, asked=asked)
-    _run(parse_study(body, where="eval"), out, _options(data_dir, jobs, device, offline, quiet))
+    run_and_show(parse_study(body, where="eval"), out, run_options(data_dir, jobs, device, offline, quiet))
 
 
 @app.command(
@@ -272,7 +266,7 @@ def perplexity(
     from harness.models import named_directories
     from harness.perplexity import Settings, measure, read_text, table
 
-    _options(data_dir, 0, device, offline, quiet)
+    run_options(data_dir, 0, device, offline, quiet)
     settings = Settings(context, windows, batch, resolve_engine(engine, device=device), dtype, device)
     found = named_directories(models, offline=offline)
     results = measure(found, read_text(text, data_dir), settings, out, quiet=quiet)
@@ -305,100 +299,6 @@ def verify(data_dir: DataFolder = None) -> None:
     raise typer.Exit(0 if all(status.ok for status in statuses) else 2)
 
 
-def _data_kind(data: str, data_dir: Path | None) -> str:
-    from harness.errors import ConfigError
-
-    if data not in ("pocket", "full"):
-        raise ConfigError(f"--data is pocket or full, not {data!r}")
-    return "full" if data_dir is not None else data
-
-
-def _preset(suite: Any, kind: str) -> str:
-    from harness.errors import ConfigError
-
-    kinds = {preset.data for preset in suite.presets.values()}
-    # Of suites without bundled items the real ones are meant.
-    wanted = kind if len(kinds) > 1 or "full" not in kinds else "full"
-    found = next((name for name, preset in suite.presets.items() if preset.data == wanted), None)
-    if found is None:
-        raise ConfigError(f"suite {suite.name} has no preset on {kind} data; choose one of {', '.join(suite.presets)}")
-    return str(found)
-
-
-def _with_options(study: Any, kind: str, n: int | None, engine: str | None) -> Any:
-    """The study with another kind of data, number of items or engine, as if its file said so."""
-    from harness.study import parse_study
-    from suites.registry import load_suite
-
-    body = study.resolved()
-    for name, spec in body["suites"].items():
-        suite = load_suite(name)
-        if kind == "full" and suite.preset(spec["preset"]).data != "full":
-            spec["preset"] = _preset(suite, "full")
-        if n is not None:
-            spec["n"] = n
-    if engine is not None:
-        same = engine in ("torch", "sparse", "auto") and body["engine"]["name"] in ("torch", "sparse", "auto")
-        body["engine"] = {**(body["engine"] if same else {}), "name": engine}
-    for variant in body["variants"].values():
-        if variant["from"] is None:
-            variant.pop("recipe")
-    return parse_study(body, where=study.name)
-
-
-def _options(data_dir: Path | None, jobs: int, device: str, offline: bool, quiet: bool, ray: str | None = None) -> Any:
-    import os
-
-    from harness.errors import ConfigError
-    from harness.run import RunOptions
-
-    if device not in ("cpu", "cuda"):
-        raise ConfigError(f"--device is cpu or cuda, not {device!r}")
-    if offline:
-        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    if ray is not None and data_dir is not None:
-        data_dir = data_dir.resolve()
-    return RunOptions(data_dir=data_dir, jobs=jobs, device=device, offline=offline, quiet=quiet, ray=ray)
-
-
-def _run(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
-    from harness.errors import ConfigError
-    from harness.run import run_study
-    from sparsify.train.launch import launched
-
-    if launched():
-        raise ConfigError(
-            "torchrun is for `sparsebench sparsify`: make the variant with it, name its folder in the study "
-            "(`path:`), and start this without torchrun"
-        )
-    if dry_run:
-        from harness.dry_run import plan_text
-
-        print(plan_text(study, out, options), end="")
-        return
-    if not options.quiet:
-        from harness.dry_run import unpinned
-
-        for warning in unpinned(study):
-            _say(f"warning: {warning}")
-    result = run_study(study, out, options)
-    if options.quiet:
-        return
-    from rich.console import Console
-
-    from harness.report.terminal import leaderboard_table
-
-    console = Console()
-    console.print(leaderboard_table(result.summary, width=console.width))
-    spent = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in result.timings.items())
-    console.print(f"{'' if result.did else 'nothing was missing; '}time: {spent}", highlight=False)
-    console.print(
-        f"{out}/leaderboard.md, {out}/recovery.md, {out}/recovery.html, {out}/summary.json",
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
 def main() -> NoReturn:
     """Run the command line; every error becomes one line and an exit code."""
     # A terminated run cleans up like an interrupted one: workers are stopped, journals closed.
@@ -412,7 +312,7 @@ def main() -> NoReturn:
     except Exception as error:
         code = _report(error)
     if code == 130:  # typer may turn Ctrl-C into this code by itself, without a word
-        _say("interrupted; run the same command again to continue")
+        say("interrupted; run the same command again to continue")
         _leave_interrupted()
     sys.stdout.flush()
     sys.exit(code)
@@ -441,21 +341,15 @@ def _report(error: Exception) -> int:
     # A usage error of click, which newer typer carries inside itself: told by what it can do, not by its module.
     format_message = getattr(error, "format_message", None)
     if callable(format_message):
-        _say(" ".join(str(format_message()).split()) + "; see --help")
+        say(" ".join(str(format_message()).split()) + "; see --help")
         return 2
     from harness.pool import describe_error
 
     known = describe_error(error)
     if known is None:
         raise error
-    _say(known[0])
+    say(known[0])
     return known[1]
-
-
-def _say(message: str) -> None:
-    rank = os.environ.get("RANK", "0")
-    which = f"rank {rank}: " if rank != "0" else ""
-    print(f"sparsebench: {which}{message}", file=sys.stderr)
 
 
 if __name__ == "__main__":

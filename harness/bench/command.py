@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from harness.bench.comparisons import add_comparisons
 from harness.bench.evaluation.command import add_evaluation
+from harness.bench.gate.command import add_gate
 from harness.bench.leaderboard.command import add_leaderboard
 from harness.bench.options import Quiet, one_of
 from harness.bench.report.command import add_report
@@ -192,6 +193,7 @@ def serve(
 
 add_comparisons(bench_app)
 add_evaluation(bench_app)
+add_gate(bench_app)
 add_leaderboard(bench_app)
 add_report(bench_app)
 

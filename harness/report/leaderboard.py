@@ -72,7 +72,7 @@ def _ratio(row: SpeedRow, notes: Notes) -> str:
 def _speed_columns(speed: Sequence[SpeedRow]) -> list[tuple[str, str, str]]:
     """Title, workload and engine of every speed column; the engine is named where a workload ran on several."""
     columns = []
-    for workload in _WORKLOADS:
+    for workload in _WORKLOADS if speed else ():
         engines = list(dict.fromkeys(row.engine for row in speed if row.workload == workload)) or [""]
         columns += [(f"{workload} {engine}" if len(engines) > 1 else workload, workload, engine) for engine in engines]
     return columns

@@ -322,6 +322,12 @@ def test_reports_survive_an_empty_study() -> None:
     assert "Not measured" in recovery_markdown(result)
 
 
+def test_without_any_speed_there_are_no_columns_of_speed(summary: Summary) -> None:
+    assert "decode" in build(summary).header
+    header = build(summary.model_copy(update={"speed": []})).header
+    assert header[-1] == "mean recovery %" and not set(header) & {"decode", "prefill"}
+
+
 def test_a_workload_on_several_engines_has_a_column_for_each() -> None:
     kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("runs.py"))))
     samples = kit.rows_of({name: {"gsm8k": kit.base_scores("gsm8k", 20)} for name in ("dense", "sparse")})
