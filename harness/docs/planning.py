@@ -102,7 +102,7 @@ def _costs(model: Any, title: str, stage: dict[str, Any], width: int, *, stored:
     (spec,) = parse_recipe({"stages": [stage]}, name="plan", where=title).stages
     if spec.training is not None:
         work = plan_training(model, spec.training.settings, blocks=len(structure.blocks), width=width, stored=stored)
-        return work.bytes, work.disk_bytes, work.operations / rate
+        return work.bytes, work.disk_bytes, work.operations / machine.training_rate(spec.training.settings)
     if spec.slice is not None:
         cut = plan_slice(model, structure, spec.slice, rate, stored=stored)
         return cut.bytes, cut.disk_bytes, cut.seconds

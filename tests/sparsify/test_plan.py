@@ -72,6 +72,12 @@ def test_the_text_of_the_plan(model_dir: Path, tmp_path: Path) -> None:
         plan_text(tmp_path / "nowhere", load_recipe("dense"), Machine())
 
 
+def test_training_in_bfloat16_is_planned_at_its_own_rate_on_a_gpu_only() -> None:
+    whole, half = (TrainSettings(tokens=1, lr=0.1, batch_tokens=1, precision=each) for each in ("float32", "bf16"))
+    assert Machine("cuda").training_rate(half) == 5 * Machine("cuda").training_rate(whole)
+    assert Machine("cpu", 3).training_rate(half) == Machine("cpu", 3).training_rate(whole) == 3 * 4e10
+
+
 def test_memory_does_not_grow_with_the_number_of_blocks(tmp_path: Path) -> None:
     """A small copy of the proof at 7B width: six times the blocks, the same peak, which the plan bounds."""
     peaks = []
