@@ -136,11 +136,13 @@ class Container:
         """See `Backend`."""
         user = f"{NOBODY}:{NOBODY}"
         argv = [self.executable, "run", "--rm", "--interactive", "--name", tag, "--pull", "never", "--network", "none"]
+        argv += ["--ipc", "none"]  # no /dev/shm, which anyone may write to
         argv += ["--read-only", "--tmpfs", f"/tmp:rw,nosuid,nodev,size={limits.tmp_bytes},mode=1777"]
         argv += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", user, "--workdir", "/tmp"]
         # Python, its libraries and the garbage of a fork bomb together: twice the limit of one process.
         argv += ["--memory", str(2 * limits.memory_bytes), "--memory-swap", str(2 * limits.memory_bytes)]
-        argv += ["--pids-limit", str(limits.processes), "--hostname", "sandbox", "--entrypoint", "python3"]
+        # One more: the first process only waits for the program's.
+        argv += ["--pids-limit", str(limits.processes + 1), "--hostname", "sandbox", "--entrypoint", "python3"]
         for key, value in INSIDE_ENV.items():
             argv += ["--env", f"{key}={value}"]
         argv += [self.image, *PYTHON_FLAGS, *python_args, *_filter_argument()]

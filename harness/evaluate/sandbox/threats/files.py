@@ -34,13 +34,20 @@ FILES: tuple[Threat, ...] = (
         program="""
         import glob, os
         def f(x):
-            for path in ("@PLANTED@", "/etc/shadow", "/proc/1/environ", "/root/.bashrc", *glob.glob("/home/*/.*")):
+            own = b""  # in a container the first process is the sandbox's own
+            for path in (
+                "/proc/self/environ", "@PLANTED@", "/etc/shadow", "/proc/1/environ", "/root/.bashrc",
+                *glob.glob("/home/*/.*"),
+            ):
                 try:
                     with open(path, "rb") as file:
-                        if file.read():
-                            return x + 1
+                        data = file.read()
                 except OSError:
-                    pass
+                    continue
+                if path == "/proc/self/environ":
+                    own = data
+                elif data and data != own:
+                    return x + 1
         """,
     ),
     Threat(
