@@ -94,7 +94,7 @@ def test_honest_programs_that_fail_stop_the_speed_measurement(name: str) -> None
 
 
 def test_no_sandbox_at_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("SPARSEBENCH_SANDBOX_IMAGE", "nobody.example/no-such-image:0")
     with pytest.raises(SandboxUnavailable, match="none of podman works here"):
         bench.run_benchmark(_plan("podman", tmp_path), quiet=True)
 
