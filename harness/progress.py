@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -78,3 +79,17 @@ class Phase:
             self._bar.console.print(line, highlight=False, markup=False)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Progress of one of several equal parts of a phase."""
+
+    phase: Phase
+    index: int
+    count: int
+    title: str
+
+    def update(self, done: float, total: float, note: str = "") -> None:
+        """Pass on, in units of parts; one that takes longer than planned stays within its own."""
+        self.phase.update(self.index + (min(done / total, 1.0) if total else 0.0), self.count, f"{self.title} {note}")

@@ -24,7 +24,7 @@ from harness.layout import Layout, read_json
 from harness.models import model_directory, public_name
 from harness.perplexity_study import check_text, measure_missing
 from harness.pool import Pool, Task, TaskPool
-from harness.progress import Phase
+from harness.progress import Part, Phase
 from harness.ray_nodes import RayPlace
 from harness.ray_pool import LOCAL, RayPool
 from harness.records import Summary, write_json_atomic
@@ -348,7 +348,7 @@ class _Run:
         self.did = True
         with PanelRunner() as runner, Phase("speed", len(missing), quiet=self.options.quiet) as phase:
             for index, panel in enumerate(missing):
-                progress = _Part(phase, index, len(missing), panel.spec.panel)
+                progress = Part(phase, index, len(missing), panel.spec.panel)
                 rows = runner.run(panel.spec, panel.paths, options=panel.options, out=out, progress=progress)
                 absent = {engine: why_not(engine, device=panel.spec.device) for engine in panel.spec.engines}
                 for reason in filter(None, absent.values()):
@@ -384,20 +384,6 @@ def _told_as_published(study: Study, layout: Layout) -> bool:
 
     summary = read_summary(layout.summary)
     return summary.published == published_rows(study.expected, summary, scaled=study.scale is not None)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Progress of one of several equal parts of a phase."""
-
-    phase: Phase
-    index: int
-    count: int
-    title: str
-
-    def update(self, done: float, total: float, note: str = "") -> None:
-        """Pass on, in units of parts; one that takes longer than planned stays within its own."""
-        self.phase.update(self.index + (min(done / total, 1.0) if total else 0.0), self.count, f"{self.title} {note}")
 
 
 def _training_tokens(task: MakeTask) -> int:
