@@ -98,7 +98,8 @@ def run_and_show(study: Any, out: Path, options: Any, *, dry_run: bool = False) 
     console = Console()
     console.print(leaderboard_table(result.summary, width=console.width))
     spent = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in result.timings.items())
-    console.print(f"{'' if result.did else 'nothing was missing; '}time: {spent}", highlight=False)
+    told = f"time: {spent}" if result.did else f"nothing was missing; what is there took: {spent}"
+    console.print(told, highlight=False)
     console.print(
         f"{out}/leaderboard.md, {out}/recovery.md, {out}/recovery.html, {out}/summary.json",
         highlight=False,

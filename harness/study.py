@@ -42,7 +42,7 @@ class VariantSpec(Strict):
     """One variant: made by a recipe, a checkpoint made elsewhere, or a model behind an endpoint."""
 
     source: str | None = Field(None, alias="from", description="name of one of the study's models")
-    recipe: str = Field("dense", description="a built-in recipe or a recipe file")
+    recipe: str = Field("dense", description="a built-in recipe, or a recipe file (from the folder in which you run)")
     path: str | None = Field(None, description="a checkpoint made elsewhere: a directory or hub id")
     endpoint: EndpointSpec | None = Field(None, description="a model behind an OpenAI-compatible endpoint")
     baseline: str | None = Field(None, description="the variant it is compared with; default: the first variant")
@@ -92,7 +92,9 @@ class SpeedSpec(Strict):
         if self.batches and (self.workload != "throughput" or list(self.batches) != sorted(set(self.batches))):
             raise ValueError("`batches` is for workload throughput and ascends, such as [1, 2, 4]")
         if len({self.engine, *self.engines}) <= len(self.engines):
-            raise ValueError("an engine is named twice; name each once")
+            raise ValueError(
+                f"an engine is named twice; {self.engine} is measured anyway (`engine`), `engines` adds others"
+            )
         if self.dtype == "float16" and "sparse" in (self.engine, *self.engines):
             raise ValueError("engine sparse knows dtype float32 and bfloat16, not float16")
         return self

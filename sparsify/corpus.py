@@ -3,7 +3,8 @@
 A row is either `{"messages": [{"role", "content"}, ...], "source", "item_hash"}` or
 `{"prompt", "completion", "source", "item_hash"}`. Every piece that the model is to say is tokenised apart from what it
 is shown, because a prompt joined with its answer tokenises differently from the prompt alone that the model meets when
-it is evaluated.
+it is evaluated. For the same reason a prompt/completion row begins with the tokens that the tokenizer puts before a
+text (Llama's BOS); a chat template writes its own.
 """
 
 from __future__ import annotations
@@ -98,13 +99,22 @@ def encode_rows(rows: Sequence[Mapping[str, Any]], tokenizer: Any) -> list[Encod
     split = [pieces(row, tokenizer) for row in rows]
     texts = [text for parts in split for text, _ in parts]
     encoded = iter(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else iter(())
+    opening, bos = _opening(tokenizer), tokenizer.bos_token
     out = []
-    for parts in split:
-        ids: list[int] = []
-        target: list[bool] = []
+    for row, parts in zip(rows, split, strict=True):
+        opened = "messages" in row or (bos and parts[0][0].startswith(bos))
+        ids: list[int] = [] if opened else [*opening]
+        target: list[bool] = [False] * len(ids)
         for _, said in parts:
             piece = next(encoded)
             ids += piece
             target += [said] * len(piece)
         out.append(EncodedRow(tuple(ids), tuple(target)))
     return out
+
+
+def _opening(tokenizer: Any) -> list[int]:
+    """The tokens that the tokenizer puts before a text."""
+    plain, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    at = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
+    return list(whole[:at])

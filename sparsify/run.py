@@ -23,7 +23,7 @@ from sparsify.store import StageRecord, Store
 from sparsify.variant import VARIANT, Lineage, RecipeRecord, VariantInfo, describe, read_variant, write_variant
 
 # Raise a number when a stage's code changes what it computes: results of the old code are then made again.
-STAGE_VERSIONS: Mapping[str, int] = {"slice": 1, "prune": 2, "pretrain": 1, "finetune": 1, "quantize": 1}
+STAGE_VERSIONS: Mapping[str, int] = {"slice": 2, "prune": 3, "pretrain": 2, "finetune": 2, "quantize": 2}
 
 
 @dataclass(frozen=True)

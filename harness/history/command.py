@@ -21,7 +21,12 @@ history_app = typer.Typer(
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The history, JSON lines.")]
 Variant = Annotated[list[str] | None, typer.Option("--variant", help="Only these variants; repeatable.")]
 Suite = Annotated[list[str] | None, typer.Option("--suite", help="Only these suites and workloads; repeatable.")]
-Level = Annotated[float, typer.Option(help="Chance of any false step where nothing changed, over all series.")]
+Level = Annotated[
+    float,
+    typer.Option(
+        help="Chance of any false step where nothing changed, over all series and checks after each of 100 commits."
+    ),
+]
 
 
 @history_app.command(
@@ -61,7 +66,7 @@ def append(
 
 @history_app.command(
     epilog="Examples:  sparsebench history check history.jsonl  |  sparsebench history check history.jsonl --last 20 "
-    "--level 0.01. Exit codes: 0 no step that worsens, 1 there is one, 2 your input, 3 the file is damaged.",
+    "--min-change 0.02. Exit codes: 0 no step that worsens, 1 there is one, 2 your input, 3 the file is damaged.",
 )
 def check(
     file: File,

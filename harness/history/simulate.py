@@ -16,11 +16,13 @@ from typing import Any, get_args
 import numpy as np
 
 from harness.history.series import Series
-from harness.history.steps import LEVEL, find_steps
+from harness.history.skill_test import LEAST_POINTS
+from harness.history.split import best_split
+from harness.history.steps import LEVEL, LOOKS, find_steps
 from harness.history.worlds import Change, SkillNoise, SpeedNoise, history_world, skill_world, speed_world
 
 SEED = 20_265
-METHOD = 1
+METHOD = 2
 """Raised whenever a test or a world changes: earlier pieces are then simulated again."""
 COMMITS = 100
 SIZES = (300, 1000)
@@ -43,38 +45,36 @@ def _rng(*name: object) -> np.random.Generator:
     return np.random.default_rng([SEED, zlib.crc32(repr(name).encode())])
 
 
-def false_steps(n: int, skill: SkillNoise, speed: SpeedNoise, runs: int) -> dict[str, Any]:
-    """Share of histories without change in which any step is reported."""
+def false_steps(n: int, skill: SkillNoise, speed: SpeedNoise, runs: int, looks: int = LOOKS) -> dict[str, Any]:
+    """Share of histories without change in which any of the checks, one after each commit, reports a step."""
     from harness.stats import wilson_interval
 
-    by_kind = {"skill": 0, "speed": 0}
-    wrong = 0
+    rate = LEVEL / FAMILY / looks
+    wrong = {"any": 0, "last": 0, "skill": 0, "speed": 0}
     for run in range(runs):
         rng = _rng("false", n, skill, speed, run)
-        found = find_steps(history_world(rng, commits=COMMITS, n=n, skill=skill, speed=speed))
-        wrong += bool(found)
-        for kind in by_kind:
-            by_kind[kind] += any(step.series.kind == kind for step in found)
-    low, high = wilson_interval(wrong, runs)
+        found = dict.fromkeys(wrong, False)
+        for one in history_world(rng, commits=COMMITS, n=n, skill=skill, speed=speed):
+            steps = [_reported(one, count, rate) for count in range(LEAST_POINTS, COMMITS + 1)]
+            found["any"] |= any(steps)
+            found["last"] |= steps[-1]
+            found[one.kind] |= any(steps)
+        for name, what in found.items():
+            wrong[name] += what
+    low, high = wilson_interval(wrong["any"], runs)
     facts = {"skill noise": skill, "speed noise": speed, "n": n, "commits": COMMITS, "series": FAMILY, "runs": runs}
-    shares = {f"{kind} share": round(count / runs, 4) for kind, count in by_kind.items()}
-    return {**facts, "share": round(wrong / runs, 4), "ci95": [round(low, 4), round(high, 4)], **shares}
+    shares = {f"{name} share": round(wrong[name] / runs, 4) for name in ("last", "skill", "speed")}
+    return {**facts, "share": round(wrong["any"] / runs, 4), "ci95": [round(low, 4), round(high, 4)], **shares}
 
 
-def false_steps_while_growing(skill: SkillNoise, speed: SpeedNoise, runs: int, commits: int = 60) -> dict[str, Any]:
-    """Share of histories without change in which any of the checks after each commit reports a step."""
-    from harness.stats import wilson_interval
-
-    wrong = 0
-    for run in range(runs):
-        whole = history_world(_rng("growing", skill, speed, run), commits=commits, n=300, skill=skill, speed=speed)
-        wrong += any(find_steps([_first(one, count) for one in whole]) for count in range(2, commits + 1))
-    low, high = wilson_interval(wrong, runs)
-    facts = {"skill noise": skill, "speed noise": speed, "n": 300, "commits": commits, "series": FAMILY, "runs": runs}
-    return {**facts, "share": round(wrong / runs, 4), "ci95": [round(low, 4), round(high, 4)]}
+def _reported(series: Series, count: int, rate: float) -> bool:
+    """Whether the check behind that many commits reports a step: `find_steps` finds one where the best cut is one."""
+    split = best_split(series, range(count), rate)
+    return split is not None and split.p <= rate
 
 
-def _first(series: Series, count: int) -> Series:
+def first(series: Series, count: int) -> Series:
+    """The series as it was when it had `count` commits."""
     items = series.items[:count] if series.items is not None else None
     return replace(series, points=series.points[:count], items=items)
 
@@ -112,21 +112,23 @@ def _is_found(series: Series, change: Change) -> bool:
 
 
 def pieces(runs: int) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
-    """Every piece as (table, name, work): `runs` histories for false steps, half for power, an eighth while growing."""
+    """Every piece as (table, name, work): `runs` histories for false steps, half for power, a quarter uncorrected."""
     few = max(1, runs // 2)
     for n in SIZES:
         for skill, speed in PAIRS:
             yield "false_steps", f"{skill}, {speed}, {n}", partial(false_steps, n, skill, speed, runs)
-        for noise in get_args(SkillNoise):
-            for suite in ("instruct", "gsm8k"):
-                for points in (0.02, 0.05):
-                    work = partial(skill_power, n, points, noise, suite, few)
-                    yield "skill_power", f"{noise}, {suite}, {n}, {points}", work
+    for skill, speed in (PAIRS[1], PAIRS[3], PAIRS[4]):
+        work = partial(false_steps, SIZES[0], skill, speed, max(1, runs // 4), looks=1)
+        yield "uncorrected", f"{skill}, {speed}", work
     for speed in get_args(SpeedNoise):
         for loss in (0.02, 0.05, 0.1):
             yield "speed_power", f"{speed}, {loss}", partial(speed_power, loss, speed, few)
-    for skill, speed in (PAIRS[1], PAIRS[3], PAIRS[4]):
-        yield "growing", f"{skill}, {speed}", partial(false_steps_while_growing, skill, speed, max(1, runs // 8))
+    for n in SIZES:
+        for noise in get_args(SkillNoise):
+            for suite in ("instruct", "gsm8k"):
+                for points in (0.05, 0.1):
+                    power = partial(skill_power, n, points, noise, suite, few)
+                    yield "skill_power", f"{noise}, {suite}, {n}, {points}", power
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -143,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "command": f"python -m harness.history.simulate --runs {given.runs} --out results/history",
         "method": METHOD,
         "level": LEVEL,
+        "looks": LOOKS,
         "seed": SEED,
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
     }

@@ -15,6 +15,8 @@ from harness.stats.clusters import Clusters, Floats
 
 SEED = 20_263
 _MOST_DRAWS = 200_000
+_ENOUGH = 30
+"""Draws beyond the observed change that tell p well enough where it is above the level (Besag & Clifford 1991)."""
 _TINY = 1e-12
 """Sums of exact scores are equal to about 1e-15; their squares to far less than this."""
 LEAST_POINTS = 4
@@ -121,6 +123,8 @@ def items_p(changes: Floats, at: int, level: float) -> float:
         largest = np.abs(signs @ kept.T.astype(np.float32)).max(axis=1)
         beyond += int(np.sum(largest >= observed * (1 - 1e-5)))
         done += batch
+        if beyond >= _ENOUGH and beyond / done > level:
+            return beyond / done
     return (beyond + 1) / (draws + 1)
 
 

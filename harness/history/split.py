@@ -43,7 +43,7 @@ class Levels:
 
 def best_split(series: Series, part: Sequence[int], level: float) -> Split | None:
     """The best cut of the points at `part`; None where no test can be made or a speed moved less than its noise."""
-    return _skill_split(series, part, level) if series.kind == "skill" else _speed_split(series, part)
+    return _skill_split(series, part, level) if series.kind == "skill" else _speed_split(series, part, level)
 
 
 def levels(series: Series, part: Sequence[int], at: int) -> Levels:
@@ -77,9 +77,9 @@ def _skill_split(series: Series, part: Sequence[int], level: float) -> Split | N
     return Split(at, max(p, skill_test.unpaired_p(values, np.array(errors, dtype=np.float64), at)))
 
 
-def _speed_split(series: Series, part: Sequence[int]) -> Split | None:
+def _speed_split(series: Series, part: Sequence[int], level: float) -> Split | None:
     values = np.log(_values(series, part))
-    p, at = speed_test.ranks_p(values)
+    p, at = speed_test.ranks_p(values, level)
     floors = [floor for i in part if (floor := series.points[i].noise_floor) is not None]
     moved, _ = speed_test.shift(values[:at], values[at:])
     if floors and abs(moved) <= math.log1p(float(np.median(floors))):

@@ -1,7 +1,8 @@
 """Steps in a history: binary segmentation with tests that hold the rate of false steps over all series.
 
-Where nothing changed, the chance of any step is at most `level` (Bonferroni, so whatever the dependence of series).
-Where series do step, the others are held to Benjamini and Hochberg's levels: the expected share of false steps is.
+Where nothing changed, the chance of any step is at most `level` (Bonferroni, so whatever the dependence of series), and
+that over all checks of a growing history, one after each commit. Where series do step, the others are held to Benjamini
+and Hochberg's levels: the expected share of false steps is.
 
 A cut is a step where every test that applies finds it:
 
@@ -23,7 +24,13 @@ from harness.history.split import best_split, levels
 from harness.schema.base import Interval
 
 LEVEL = 0.05
-"""Chance of any false step in a whole history where nothing changed."""
+"""Chance of any false step where nothing changed, over checks after each of 100 commits."""
+LOOKS = 20
+"""So many times stricter is each check of a history that is checked after every commit.
+
+Each commit is a new chance of a false step, but checks of nearly the same points are nearly the same test, so less than
+100 is enough: by simulation (results/history).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +40,7 @@ class Step:
     Attributes:
         series: where.
         at: place of the first point after the step, in the series.
-        p: p-value, corrected for all places of the series and for all series.
+        p: p-value, corrected for all places of the series, all series and all checks (`LOOKS`).
         before: level of the points before it, back to the last step.
         after: level of the points after it, up to the next step.
         ci95: of the change, 95 %, not corrected for the search.
@@ -69,13 +76,16 @@ class Step:
         return self.series.points[self.at].time
 
 
-def find_steps(series: Sequence[Series], *, level: float = LEVEL, family: int | None = None) -> list[Step]:
+def find_steps(
+    series: Sequence[Series], *, level: float = LEVEL, family: int | None = None, looks: int = LOOKS
+) -> list[Step]:
     """All steps, by time and name.
 
     Args:
         series: all series of a history: they share the level.
         level: chance of any false step where nothing changed.
         family: number of series that share the level, where `series` are only some of them.
+        looks: 1 holds the level for one check only.
     """
     testable = [one for one in series if len(one.tested) >= LEAST_POINTS]
     count = len(testable) if family is None else family
@@ -83,7 +93,7 @@ def find_steps(series: Sequence[Series], *, level: float = LEVEL, family: int | 
     # A step in one series lets the others be held to less: Benjamini and Hochberg's (1995) levels, strictest first.
     while testable and len({id(step.series) for step in steps}) > stepping:
         stepping = len({id(step.series) for step in steps})
-        share = level * min(count, stepping + 1) / count
+        share = level / looks * min(count, stepping + 1) / count
         steps = [step for one in testable for step in _in_series(one, share, level / share)]
     return sorted(steps, key=lambda step: (step.time, step.series.name))
 

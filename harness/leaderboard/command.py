@@ -16,7 +16,7 @@ EPILOG = (
     "model-index --export lm-eval --out out/board. Each protocol has its own column; nothing is averaged over two. "
     "What is left out is listed with its reason. Exit codes: 0 written, 2 your input, 3 a damaged record."
 )
-EXPORTS = ("model-index", "lm-eval")
+EXPORTS = ("model-index", "eval-results", "lm-eval")
 
 
 def leaderboard(
@@ -39,7 +39,11 @@ def leaderboard(
         bool, typer.Option("--skip-unreadable", help="List results that cannot be read, instead of stopping.")
     ] = False,
     export: Annotated[
-        list[str] | None, typer.Option(help="Also write export/: model-index (model cards) or lm-eval; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="Also write export/: model-index (model cards), eval-results (the hub's .eval_results/, whole "
+            "benchmarks only) or lm-eval; repeatable."
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No tables, no list of files.")] = False,
 ) -> None:
@@ -53,10 +57,14 @@ def leaderboard(
             raise ConfigError(f"--export is one of {', '.join(EXPORTS)}, not {form!r}")
     options = Options(tuple(suite or ()), strict=strict, skip_unreadable=skip_unreadable)
     found, files = assemble(results, options)
-    written = write_all(found, files, out, exports=tuple(dict.fromkeys(export or ())))
+    exports = tuple(dict.fromkeys(export or ()))
+    written = write_all(found, files, out, exports=exports)
     if not quiet:
         print(terminal(found), end="")
         print(f"written: {', '.join(str(path) for path in written)}")
+        for form in exports:
+            if not any(path.is_relative_to(out / "export" / form) for path in written):
+                print(f"--export {form}: no score fits it (see sparsebench leaderboard --help)")
 
 
 def terminal(found: Leaderboard) -> str:

@@ -1,4 +1,4 @@
-"""The leaderboard's scores as others read them: model cards of the Hugging Face hub, and lm-eval's results files."""
+"""The leaderboard's scores as others read them: the Hugging Face hub (two forms), and lm-eval's results files."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from suites.registry import load_suite, suite_hash
 _TASK_TYPES = {"summarization": "summarization"}
 _METRIC_TYPES = (("exact_match", "exact_match"), ("pass@", "code_eval"), ("rouge", "rouge"), ("acc", "accuracy"))
 """Beginning of a metric's name, and the hub's identifier of the metric."""
+_BENCHMARKS = {"openai/gsm8k": ("gsm8k", 1319)}
+"""Data sets of our suites that the hub has registered as benchmarks: task id of their eval.yaml, and their items."""
 
 
 def card_files(found: Leaderboard) -> dict[str, str]:
@@ -30,6 +32,36 @@ def card_files(found: Leaderboard) -> dict[str, str]:
             {"model-index": index}, sort_keys=False, allow_unicode=True, width=10_000
         )
     return files
+
+
+def eval_results_files(found: Leaderboard) -> dict[str, str]:
+    """`.eval_results/<suite>.yaml` of a model's repository for each row: what the hub lists on the benchmark's page.
+
+    The form is that of hub-docs/eval_results.yaml; values in percent, as others list theirs. Only scores over all
+    items of a registered benchmark's split: a score over a part of it would stand there as the whole.
+    """
+    files: dict[str, str] = {}
+    for row in _rows(found):
+        by_suite: dict[str, list[dict[str, Any]]] = {}
+        for column, cell in _scored(row):
+            entry = _benchmark_entry(row, column, cell)
+            if entry is not None:
+                by_suite.setdefault(column.suite, []).append(entry)
+        for suite, entries in by_suite.items():
+            text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True, width=10_000)
+            files[f"eval-results/{_slug(row)}/.eval_results/{suite}.yaml"] = text
+    return files
+
+
+def _benchmark_entry(row: Row, column: Protocol, cell: Cell) -> dict[str, Any] | None:
+    data = _data_of(column)
+    task, items = _BENCHMARKS.get((data.hub or "") if data else "", ("", 0))
+    if data is None or not task or not cell.n == cell.n_total == items or cell.value is None:
+        return None
+    dataset = {"id": data.hub, "task_id": task, **({"revision": data.revision} if data.revision else {})}
+    interval = f"; 95 % interval {100 * cell.ci95[0]:.2f} to {100 * cell.ci95[1]:.2f}" if cell.ci95 else ""
+    notes = f"{column.told()}{interval}; record {row.source.sha256[:12]}"
+    return {"dataset": dataset, "value": round(100 * cell.value, 4), "notes": notes}
 
 
 def lm_eval_files(found: Leaderboard) -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 from harness.leaderboard.assemble import Leaderboard
-from harness.leaderboard.export import card_files, lm_eval_files
+from harness.leaderboard.export import card_files, eval_results_files, lm_eval_files
 from harness.leaderboard.markdown import leaderboard_markdown
 from harness.leaderboard.ours import shown_study
 from harness.leaderboard.page import leaderboard_page
@@ -16,7 +16,7 @@ from harness.leaderboard.sources import Found
 from harness.leaderboard.tidy import as_csv, lines_of, write_parquet
 from harness.records import write_text_atomic
 
-_EXPORTS = {"model-index": card_files, "lm-eval": lm_eval_files}
+_EXPORTS = {"model-index": card_files, "eval-results": eval_results_files, "lm-eval": lm_eval_files}
 
 
 def write_all(found: Leaderboard, files: Sequence[Found], out: Path, *, exports: Sequence[str] = ()) -> list[Path]:

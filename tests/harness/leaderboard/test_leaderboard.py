@@ -74,7 +74,7 @@ def test_the_same_inputs_in_any_order_give_the_same_bytes(made_up: list[Path], t
     found = []
     for number, order in enumerate((made_up, made_up[::-1], [*made_up[2:], *made_up[:2]])):
         board, files = assemble(order)
-        write_all(board, files, tmp_path / str(number), exports=("model-index", "lm-eval"))
+        write_all(board, files, tmp_path / str(number), exports=("model-index", "eval-results", "lm-eval"))
         paths = sorted(p for p in (tmp_path / str(number)).rglob("*") if p.is_file())
         found.append({str(p.relative_to(tmp_path / str(number))): p.read_bytes() for p in paths})
     assert found[0] == found[1] == found[2]
