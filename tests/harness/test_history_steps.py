@@ -220,7 +220,8 @@ def test_the_plot_is_an_inert_svg_with_every_point() -> None:
     assert history_svg(series, steps, title="t") == history_svg(series, steps, title="t")
 
 
-def test_the_simulation_reports_what_it_counted() -> None:
+def test_the_simulation_reports_what_it_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.history.simulate.COMMITS", 12)
     wanted = {("false_steps", "same, normal, 300"), ("skill_power", "same, instruct, 300, 0.05")}
     tables: dict[str, dict[str, Any]] = {}
     for table, name, work in pieces(2):
@@ -229,4 +230,4 @@ def test_the_simulation_reports_what_it_counted() -> None:
     assert tables["false_steps"]["same, normal, 300"]["skill share"] == 0
     facts = {"command": "x", "seed": 1, "versions": {"numpy": "2"}, "level": 0.05, "looks": 20, "tables": tables}
     text = report(facts)
-    assert "| same            | normal          | 300 |     100 |         2 |" in text and "(not simulated yet)" in text
+    assert "| same            | normal          | 300 |      12 |         2 |" in text and "(not simulated yet)" in text
