@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,6 +36,7 @@ class Ranked:
         unranked: why a row has no rank, by its id.
         n_pairs: pairs tested.
         n_unpaired: of those, tested without items.
+        n_clusters: groups of related items of a column; None where items stand alone or are not known.
     """
 
     ranks: Mapping[str, int]
@@ -43,6 +44,7 @@ class Ranked:
     unranked: Mapping[str, str]
     n_pairs: int = 0
     n_unpaired: int = 0
+    n_clusters: int | None = None
 
 
 def rank_column(rows: Sequence[Row], protocol: Protocol) -> Ranked:
@@ -70,7 +72,10 @@ def rank_column(rows: Sequence[Row], protocol: Protocol) -> Ranked:
             else:
                 unpaired += 1
                 p_values[i, j] = _z_p(values[i] - values[j], _variance(eligible[i][1]) + _variance(eligible[j][1]))
-    return _ranked([row for row, _ in eligible], rank_groups(values, p_values), unranked, unpaired)
+    found = _ranked([row for row, _ in eligible], rank_groups(values, p_values), unranked, unpaired)
+    sizes = {one.size for one in sums if one is not None}
+    n_clusters = min(sizes) if sizes and min(sizes) < eligible[0][1].n else None
+    return replace(found, n_clusters=n_clusters)
 
 
 def rank_mean(rows: Sequence[Row], columns: Sequence[Protocol]) -> tuple[Ranked, dict[str, Estimate]]:

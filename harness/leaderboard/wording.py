@@ -9,6 +9,9 @@ from harness.leaderboard.model import Cell, Panel, Protocol, Row, Source, Speed
 from harness.report.markdown import percent, with_half_width
 from harness.stats import Estimate
 
+FEW_CLUSTERS = 50
+"""Below it the simulated error rate of the ranks leaves 5 % in one world (results/leaderboard)."""
+
 
 def headline(boards: Sequence[Board], sources: Sequence[Source]) -> str:
     """What the whole page holds, in a sentence."""
@@ -68,6 +71,9 @@ def column_remarks(board: Board) -> list[str]:
         if without:
             who = counted(without, "entry", "entries")
             how += f", {ranked.n_unpaired} of them unpaired ({who} without sample rows)"
+        if ranked.n_clusters is not None:
+            how += f", items in {ranked.n_clusters} clusters"
+            how += ": few, so that a rare large loss may show in none" if ranked.n_clusters < FEW_CLUSTERS else ""
         lines.append(f"{column.suite} = {column.told()}. {how}.")
     return lines
 

@@ -81,6 +81,15 @@ def test_the_same_inputs_in_any_order_give_the_same_bytes(made_up: list[Path], t
     assert set(FILES) <= set(found[0]) and len(found[0]) > 40
 
 
+def test_a_column_says_of_how_many_clusters_it_is(made_up: list[Path]) -> None:
+    text = leaderboard_markdown(board_of(made_up[1]))
+    # Forty items, each a cluster of its own: nothing to say; real ones share templates.
+    assert "clusters" not in text.split("## How to read it")[0]
+    text = leaderboard_markdown(board_of(Path(__file__).parents[3] / "results" / "pocket"))
+    assert "items in 593 clusters.\n" in text
+    assert "items in 21 clusters: few, so that a rare large loss may show in none.\n" in text
+
+
 def test_every_entry_that_was_given_is_in_a_table(made_up: list[Path]) -> None:
     found = board_of(*made_up)
     assert found.rows == 20 and found.left_out == ()
