@@ -174,7 +174,7 @@ def load_tokenizer(model_dir: Path) -> Any:
         # Texts are cut into windows: the library would warn of errors that cannot come.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         return tokenizer
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, TypeError) as error:
         raise _complaint(model_dir, error, "tokenizer files") from None
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsify.blocks import load_tokenizer
 from sparsify.checkpoint import copy_companions
-from sparsify.errors import CheckpointError, SparsifyError
-from sparsify.slicegpt import PREFIX, register_for
+from sparsify.errors import SparsifyError
+from sparsify.slicegpt import PREFIX
 from sparsify.slicegpt.bases import Bases, read_bases
 from sparsify.train.attention import attend_by_document
 from sparsify.train.gradual import pruned_weights
@@ -23,24 +24,6 @@ from sparsify.train.settings import TrainSettings
 
 # Tokenizers are compared on this text as well as by their vocabularies: merges and normalisation show in it.
 _PROBE = "Zero weights stay 0.00: naïve déjà-vu\n\tdef f(x):\n    return x**2  # 数字 — 12,345.678 don't"
-
-
-def load_tokenizer(model_dir: Path) -> Any:
-    """The tokenizer of a model directory.
-
-    Raises:
-        CheckpointError: It has none.
-    """
-    from transformers import AutoTokenizer
-
-    register_for(model_dir)
-    try:
-        return AutoTokenizer.from_pretrained(model_dir)
-    except (OSError, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise CheckpointError(
-            f"{model_dir} has no tokenizer that can be loaded ({reason}); copy it beside config.json"
-        ) from None
 
 
 class Student:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsify.blocks import load_tokenizer
 from sparsify.errors import CheckpointError, NumericsError
 from sparsify.files import plain_os_errors
 from sparsify.masks import pack, save_masks, unpack
@@ -27,7 +28,7 @@ from sparsify.train.data import open_data
 from sparsify.train.gradual import Grower, pruned_weights
 from sparsify.train.held import local
 from sparsify.train.job import TrainJob, TrainStats
-from sparsify.train.models import Student, bases_for, load_teacher, load_tokenizer
+from sparsify.train.models import Student, bases_for, load_teacher
 from sparsify.train.objective import Losses, Objective
 from sparsify.train.optim import make_optimizers
 from sparsify.train.plot import curves_svg

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsify.blocks import load_tokenizer
 from sparsify.dataset import collect_python
 from sparsify.errors import RecipeError, SparsifyError
 from sparsify.masks import load_masks
@@ -19,7 +20,6 @@ from sparsify.train.batches import Batch, split
 from sparsify.train.documents import FileDocuments, Side, StreamDocuments, encode_document
 from sparsify.train.hooks import Single
 from sparsify.train.mixture import MixtureData, Packer
-from sparsify.train.models import load_tokenizer
 from sparsify.train.objective import Objective
 from sparsify.train.settings import MixtureSource, PretrainSettings, TrainSettings
 

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparsify.blocks import load_tokenizer
 from sparsify.corpus import read_rows
 from sparsify.errors import NumericsError, RecipeError, SparsifyError
 from sparsify.progress import NullProgress
@@ -24,7 +25,6 @@ from sparsify.train.data import RowData, split_rows
 from sparsify.train.documents import FileDocuments, Side
 from sparsify.train.hooks import Single
 from sparsify.train.mixture import MixtureData
-from sparsify.train.models import load_tokenizer
 from sparsify.train.objective import Objective
 from sparsify.train.settings import PretrainSettings
 
