@@ -106,6 +106,7 @@ class StagePlan:
         seconds: Estimate; 0 where it is less than anyone waits for.
         host_bytes: Peak of the process above its start, on the CPU; 0 where it is not estimated.
         memory_bytes: Peak where the work is done, on the device or the host; 0 where it is not estimated.
+        disk_bytes: Peak of what is written; 0 where it is not estimated.
     """
 
     kind: str
@@ -113,6 +114,7 @@ class StagePlan:
     seconds: float
     host_bytes: int = 0
     memory_bytes: int = 0
+    disk_bytes: int = 0
 
 
 def plan_stages(model_dir: Path, recipe: Recipe, machine: Machine) -> list[StagePlan]:
@@ -140,16 +142,16 @@ def plan_shapes(model: nn.Module, recipe: Recipe, machine: Machine, *, stored: i
     structure = find_structure(model)
     plans = []
     for stage in recipe.stages:
-        seconds, host, memory = 0.0, 0, 0
+        seconds, host, memory, disk = 0.0, 0, 0, 0
         if stage.slice is not None:
             cut = plan_slice(model, structure, stage.slice, machine.scale(RATES), stored=stored)
-            seconds, host, memory = cut.seconds, _LIBRARIES + cut.bytes, cut.bytes
+            seconds, host, memory, disk = cut.seconds, _LIBRARIES + cut.bytes, cut.bytes, cut.disk_bytes
             where = "memory" if machine.kind == "cpu" else "device memory"
             took = f"{where} {_gb(host)} above the start, disk {_gb(cut.disk_bytes)} while it works"
             lines = [*cut.lines, f"  {took}; roughly {duration(seconds)}"]
         elif stage.prune is not None:
             plan = plan_prune(model, structure, stage.prune, machine, stored=stored)
-            lines, seconds, host = plan.lines(), plan.seconds, plan.host_bytes
+            lines, seconds, host, disk = plan.lines(), plan.seconds, plan.host_bytes, plan.disk_bytes
             memory = plan.device_bytes or host
         elif stage.training is not None:
             work = plan_training(
@@ -159,18 +161,20 @@ def plan_shapes(model: nn.Module, recipe: Recipe, machine: Machine, *, stored: i
                 width=max(1, _width(model, structure)),
                 stored=stored,
             )
-            seconds, memory = work.operations / machine.training_rate(stage.training.settings), work.bytes
+            seconds = work.operations / machine.training_rate(stage.training.settings)
+            memory, disk = work.bytes, work.disk_bytes
             lines = _training_lines(stage.training, work, seconds)
         elif stage.quantize is not None and stage.quantize.calibration is not None:
             # GPTQ lives on what SparseGPT lives on: a block, its Gram matrices, a factor and a few copies of a weight.
             settings, skip = stage.quantize.calibration, stage.quantize.skip
             like = PruneStage(method="sparsegpt", sparsity=0.5, calibration=settings, skip=skip)
             plan = plan_prune(model, structure, like, machine, stored=stored)
-            lines, seconds = plan.lines("quantize"), plan.seconds
+            lines, seconds, host, disk = plan.lines("quantize"), plan.seconds, plan.host_bytes, plan.disk_bytes
+            memory = plan.device_bytes or host
         else:
             largest = max(linear_weight(model, name).numel() for name in structure.all_linears)
             lines = [f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}"]
-        plans.append(StagePlan(stage.kind, tuple(lines), seconds, host, memory))
+        plans.append(StagePlan(stage.kind, tuple(lines), seconds, host, memory, disk))
     return plans
 
 

@@ -7,16 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
+from sparsify.strict import Strict, only_used
 from sparsify.train.settings import PretrainSettings, TrainSettings
 
 _SCOPES = {
@@ -27,12 +20,6 @@ _SCOPES = {
 }
 # Settings of the trainer that came after its first recipes.
 _LATER_TRAINING = {"precision", "accumulate", "checkpoint_activations", "select", "gradual", "lora"}
-
-
-class Strict(BaseModel):
-    """Takes no key that it does not know, and does not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Calibration(Strict):
@@ -49,7 +36,7 @@ class Calibration(Strict):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _only_used(self, dump(self), since={"holdout"})
+        return only_used(self, dump(self), since={"holdout"})
 
 
 class Allocation(Strict):
@@ -162,7 +149,7 @@ class PruneStage(Strict):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _only_used(
+        return only_used(
             self, dump(self), since={"refine", "reconstruct", "allocation", "keep_zeros", "order", "include"}
         )
 
@@ -197,7 +184,7 @@ class _Taught(TrainSettings):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _only_used(self, dump(self), since=_LATER_TRAINING)
+        return only_used(self, dump(self), since=_LATER_TRAINING)
 
 
 class PretrainStage(_Taught, PretrainSettings):
@@ -363,7 +350,7 @@ class QuantizeStage(Strict):
 
     @model_serializer(mode="wrap")
     def _as_first_written(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _only_used(self, dump(self), since=set(type(self).model_fields) - {"scheme", "method", "skip"})
+        return only_used(self, dump(self), since=set(type(self).model_fields) - {"scheme", "method", "skip"})
 
     @property
     def needs_calibration(self) -> bool:
@@ -379,15 +366,6 @@ class QuantizeStage(Strict):
             "skip_error": self.skip_error is not None,
         }
         return next((name for name, set_ in asked.items() if set_), "")
-
-
-def _only_used(spec: BaseModel, dumped: dict[str, Any], *, since: set[str]) -> dict[str, Any]:
-    """Leave out the settings `since` that are at their defaults.
-
-    They came later, and are written out where they are used only: the hashes of older recipes stay true.
-    """
-    fields = type(spec).model_fields
-    return {name: dumped[name] for name in fields if name not in since or getattr(spec, name) != fields[name].default}
 
 
 def _pattern(value: Any) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.docs.markdown import table
+from harness.report.markdown import replaced
 
 BEGIN, END = "<!-- plans: begin, made by `python -m harness.docs docs` -->", "<!-- plans: end -->"
 
@@ -74,46 +75,22 @@ def skeleton(shape: dict[str, Any]) -> Any:
 
 def plan_tables() -> str:
     """A table for each shape, between the lines by which a page is brought up to date."""
+    from sparsify.plan import Machine, plan_shapes
+    from sparsify.recipe import parse_recipe
+
     parts = [BEGIN]
     for name, shape in SHAPES.items():
         model = skeleton(shape)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         rows = []
         for title, stage in STAGES.items():
-            memory, disk, seconds = _costs(model, title, stage, shape["hidden_size"], stored=2 * parameters)
-            rows.append([title, _gb(memory), _gb(disk), _hours(seconds)])
+            recipe = parse_recipe({"stages": [stage]}, name="plan", where=title)
+            (plan,) = plan_shapes(model, recipe, Machine("cuda"), stored=2 * parameters)
+            rows.append([title, _gb(plan.memory_bytes), _gb(plan.disk_bytes), _hours(plan.seconds)])
         head = ("stage", "device memory", "disk", "one GPU, roughly")
         weights = f"{parameters:,} parameters, {_gb(2 * parameters)} in bfloat16."
         parts.append(f"### {name}\n\n{weights}\n\n{table(head, rows)}")
     return "\n\n".join([*parts, END]) + "\n"
-
-
-def _costs(model: Any, title: str, stage: dict[str, Any], width: int, *, stored: int) -> tuple[int, int, float]:
-    """(bytes where the model runs or is trained, bytes on disk, seconds) of one stage on one GPU."""
-    from sparsify.blocks import find_structure
-    from sparsify.plan import RATES, Machine, plan_prune
-    from sparsify.recipe import PruneStage, parse_recipe
-    from sparsify.slicegpt.plan import plan_slice
-    from sparsify.train.plan import plan_training
-
-    machine = Machine("cuda")
-    rate = machine.scale(RATES)
-    structure = find_structure(model)
-    (spec,) = parse_recipe({"stages": [stage]}, name="plan", where=title).stages
-    if spec.training is not None:
-        work = plan_training(model, spec.training.settings, blocks=len(structure.blocks), width=width, stored=stored)
-        return work.bytes, work.disk_bytes, work.operations / machine.training_rate(spec.training.settings)
-    if spec.slice is not None:
-        cut = plan_slice(model, structure, spec.slice, rate, stored=stored)
-        return cut.bytes, cut.disk_bytes, cut.seconds
-    prune = spec.prune
-    if prune is None:
-        # GPTQ lives on what SparseGPT lives on, as in `plan_stages`.
-        assert spec.quantize is not None
-        calibration = spec.quantize.calibration
-        prune = PruneStage(method="sparsegpt", sparsity=0.5, calibration=calibration, skip=spec.quantize.skip)
-    plan = plan_prune(model, structure, prune, machine, stored=stored)
-    return plan.device_bytes, plan.disk_bytes, plan.seconds
 
 
 def updated(document: str) -> str:
@@ -122,11 +99,7 @@ def updated(document: str) -> str:
     Raises:
         ValueError: It has no place for them.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END + "\n")
-    if not begin or not end:
-        raise ValueError(f"the document lacks the lines {BEGIN!r} and {END!r}")
-    return before + plan_tables() + after
+    return replaced(document, BEGIN, END, plan_tables())
 
 
 def _gb(size: float) -> str:

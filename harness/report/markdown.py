@@ -85,6 +85,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1
     return [line(header), "| " + " | ".join(rule) + " |", *(line(row) for row in rows)]
 
 
+def replaced(document: str, begin: str, end: str, made: str) -> str:
+    """A document in which `made`, which has both lines itself, stands for all from the line `begin` to the line `end`.
+
+    Raises:
+        ValueError: It lacks one of the lines.
+    """
+    before, found, rest = document.partition(begin)
+    _, ended, after = rest.partition(end + "\n")
+    if not found or not ended:
+        raise ValueError(f"the document lacks the lines {begin!r} and {end!r}")
+    return before + made + after
+
+
 def percent(value: float, digits: int = 1) -> str:
     """Print a fraction as a percentage without the sign: 0.8745 -> `87.5`; never `-0.0`."""
     text = f"{100 * value:.{digits}f}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.evaluate.sandbox.threats import THREATS
 from harness.evaluate.sandbox.threats.threat import Goal, Threat
+from harness.report.markdown import replaced
 
 BEGIN, END = "<!-- threats: begin, made by harness.evaluate.sandbox.threats.table -->", "<!-- threats: end -->"
 _TITLES: dict[Goal, str] = {
@@ -40,8 +41,4 @@ def updated(document: str) -> str:
     Raises:
         ValueError: It has no place for them.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END + "\n")
-    if not begin or not end:
-        raise ValueError(f"the document lacks the lines {BEGIN!r} and {END!r}")
-    return before + threat_tables() + after
+    return replaced(document, BEGIN, END, threat_tables())
