@@ -112,8 +112,8 @@ def _is_found(series: Series, change: Change) -> bool:
 
 
 def pieces(runs: int) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
-    """Every piece as (table, name, work): `runs` histories for false steps, half for power, a quarter uncorrected."""
-    few = max(1, runs // 2)
+    """Every piece as (table, name, work): `runs` histories for false steps, a fifth of them for power."""
+    few = max(1, runs // 5)
     for n in SIZES:
         for skill, speed in PAIRS:
             yield "false_steps", f"{skill}, {speed}, {n}", partial(false_steps, n, skill, speed, runs)
@@ -139,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of steps.json and steps.md")
     parser.add_argument("--runs", type=int, default=200, help="histories for each rate of false steps")
+    parser.add_argument("--table", help="only this one, such as skill_power")
     given = parser.parse_args(arguments)
     settings = {
         "schema_version": 1,
@@ -152,6 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     path = given.out / "steps.json"
     tables: dict[str, dict[str, Any]] = _earlier(path, settings)
     for table, name, work in pieces(given.runs):
+        if given.table is not None and table != given.table:
+            continue
         if name not in tables.setdefault(table, {}):
             started = time.process_time()
             tables[table][name] = work()
