@@ -88,9 +88,10 @@ def run(
 
     loaded = load_study(study)
     if scale is not None or scale_tokens is not None:
+        from harness.making import leads
         from harness.scale import scale_down
 
-        loaded = scale_down(loaded, scale, tokens=scale_tokens, n=n, say=None if quiet else print)
+        loaded = scale_down(loaded, scale, tokens=scale_tokens, n=n, say=print if leads() and not quiet else None)
     settings = with_options(loaded, data_kind(data, data_dir), n, engine)
     run_and_show(settings, out, run_options(data_dir, jobs, device, offline, quiet, ray), dry_run=dry_run)
 

@@ -68,16 +68,20 @@ def run_options(
 
 
 def run_and_show(study: Any, out: Path, options: Any, *, dry_run: bool = False) -> None:
-    """Run a study, or show its plan, and print its leaderboard."""
-    from harness.errors import ConfigError
+    """Run a study, or show its plan, and print its leaderboard.
+
+    Started by torchrun, rank 0 does this, and the other processes take part in the stages that train.
+    """
+    from harness.making import check_trains, leads, take_part
     from harness.run import run_study
     from sparsify.train.launch import launched
 
     if launched():
-        raise ConfigError(
-            "torchrun is for `sparsebench sparsify`: make the variant with it, name its folder in the study "
-            "(`path:`), and start this without torchrun"
-        )
+        check_trains(study)
+        if not leads():
+            if not dry_run:
+                take_part(options.device)
+            return
     if dry_run:
         from harness.dry_run import plan_text
 

@@ -21,6 +21,7 @@ from harness.engines import why_not
 from harness.errors import ConfigError, EngineError, SandboxUnavailable
 from harness.evaluate.served import endpoint_of, served_fingerprint
 from harness.layout import Layout, read_json
+from harness.making import longest_first, make_together, no_member, share_nothing
 from harness.models import model_directory, public_name
 from harness.perplexity_study import check_text, measure_missing
 from harness.pool import Pool, Task, TaskPool
@@ -32,6 +33,7 @@ from harness.scale import recipe_of
 from harness.study import Study
 from harness.tasks import EvaluateTask, MakeTask, split_last
 from sparsify.recipe import Recipe, load_recipe
+from sparsify.train.launch import launched
 
 if TYPE_CHECKING:
     from harness.engines.openai import EndpointOptions
@@ -173,7 +175,8 @@ class _Run:
         alone = study.engine.name in ("openai", "vllm")
         self.workers = 1 if alone else options.workers
         log = layout.root / "errors.log"
-        self.pool = Pool(self.workers, log)
+        with no_member():
+            self.pool = Pool(self.workers, log)
         self.cell_pool: TaskPool = self.pool
         if options.ray is not None:
             place = RayPlace(
@@ -211,13 +214,13 @@ class _Run:
                 continue
             missing = tuple(key for key in keys if store.find(key) is None)
             tasks.append(self._make_task(name, source, corpora, missing))
-        if not tasks:
-            return
-        self.did = True
-        # What trains longest starts first; the pool keeps two tasks that share a missing stage apart.
-        tasks.sort(key=lambda task: -_training_tokens(task))
-        self._work("making", list(tasks), ready=_share_nothing)
-        self._spent("make", began)
+        if launched():
+            make_together(tasks, self.options.device, quiet=self.options.quiet)
+        elif tasks:
+            self._work("making", longest_first(tasks), ready=share_nothing)
+        if tasks:
+            self.did = True
+            self._spent("make", began)
 
     def _made(self, name: str, source: _Source, sha: str, keys: tuple[str, ...]) -> bool:
         from sparsify.checkpoint import open_checkpoint
@@ -384,13 +387,3 @@ def _told_as_published(study: Study, layout: Layout) -> bool:
 
     summary = read_summary(layout.summary)
     return summary.published == published_rows(study.expected, summary, scaled=study.scale is not None)
-
-
-def _training_tokens(task: MakeTask) -> int:
-    return sum(stage.training.tokens for stage in task.recipe.stages if stage.training is not None)
-
-
-def _share_nothing(task: Task, running: list[Task]) -> bool:
-    assert isinstance(task, MakeTask)
-    busy = {key for other in running if isinstance(other, MakeTask) for key in other.keys}
-    return busy.isdisjoint(task.keys)

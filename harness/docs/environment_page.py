@@ -29,7 +29,7 @@ OTHERS: dict[str, str] = {
     "HF_HUB_OFFLINE": "`1`: no network; `--offline` sets it, with those of datasets and transformers",
     "OMP_NUM_THREADS": "threads of torch outside of worker processes; speed panels set their own (`threads:`)",
     "XDG_CONFIG_HOME, XDG_CACHE_HOME": "the user's folders for configuration and caches",
-    "RANK, WORLD_SIZE, LOCAL_RANK": "set by torchrun: `sparsebench sparsify` shards its training stages",
+    "RANK, WORLD_SIZE, LOCAL_RANK": "set by torchrun: `sparsebench sparsify` and `run` shard stages that train",
 }
 
 _INTRO = """# Exit codes and environment

@@ -53,9 +53,9 @@ def test_help_names_every_verb() -> None:
         assert sparsebench(verb, "--help").returncode == 0
 
 
-def test_torchrun_is_for_making_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_is_for_stages_that_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    refused(sparsebench("run", study(tmp_path), "--out", tmp_path / "o"), 2, "torchrun is for `sparsebench sparsify`")
+    refused(sparsebench("run", study(tmp_path), "--out", tmp_path / "o"), 2, "torchrun shares stages that train")
     assert not (tmp_path / "o").exists()
 
 
