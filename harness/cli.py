@@ -59,7 +59,8 @@ app.add_typer(history_app, name="history")
 
 @app.command(
     epilog="Examples:  sparsebench run --out out/pocket  |  sparsebench run my-study.yaml --out out/mine --dry-run  |  "
-    "sparsebench run my-study.yaml --out /shared/mine --ray auto  |  sparsebench run slicegpt --scale pocket -o out/s",
+    "sparsebench run my-study.yaml --out /shared/mine --ray auto  |  sparsebench run slicegpt --scale pocket -o out/s  "
+    "|  torchrun --nproc-per-node 8 --no-python sparsebench run my-study.yaml --device cuda -o out/mine",
 )
 def run(
     study: Annotated[str, typer.Argument(help="A built-in study or a study file.")] = "pocket",

@@ -72,21 +72,33 @@ def run_and_show(study: Any, out: Path, options: Any, *, dry_run: bool = False) 
 
     Started by torchrun, rank 0 does this, and the other processes take part in the stages that train.
     """
-    from harness.making import check_trains, leads, take_part
-    from harness.run import run_study
+    from dataclasses import replace
+
+    from harness.making import check_trains, crew_of, leads
     from sparsify.train.launch import launched
 
     if launched():
         check_trains(study)
-        if not leads():
-            if not dry_run:
-                take_part(options.device)
-            return
     if dry_run:
-        from harness.dry_run import plan_text
+        if leads():
+            _show_plan(study, out, options)
+    elif launched():
+        with crew_of(options.device) as release:
+            if release is not None:
+                _run_and_show(study, out, replace(options, release=release))
+    else:
+        _run_and_show(study, out, options)
 
-        print(plan_text(study, out, options), end="")
-        return
+
+def _show_plan(study: Any, out: Path, options: Any) -> None:
+    from harness.dry_run import plan_text
+
+    print(plan_text(study, out, options), end="")
+
+
+def _run_and_show(study: Any, out: Path, options: Any) -> None:
+    from harness.run import run_study
+
     if not options.quiet:
         from harness.dry_run import unpinned
 

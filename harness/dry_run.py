@@ -214,8 +214,8 @@ def _needs(time: _Time) -> Iterator[str]:
         f"suites ({duration(time.generation / _GENERATE_FLOPS['cuda'])}); speed panels of engine sparse need a CPU"
     )
     yield (
-        "  what one GPU's memory does not hold: make the variant with torchrun (see `sparsebench sparsify --help`) "
-        "and name its folder in a copy of the study (`path:`)"
+        "  what one GPU's memory does not hold: start the same command with `torchrun --nproc-per-node GPUS "
+        "--no-python`, which shares the stages that train"
     )
 
 

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.pool import Task
+from harness.pool import RemoteError, Task, tell_error
 from harness.progress import Phase
+from harness.quiet import quieten
 from harness.scale import recipe_of
 from harness.study import Study
 from harness.tasks import MakeTask
 
-_MEMBERSHIP = (
-    "RANK",
-    "LOCAL_RANK",
-    "GROUP_RANK",
-    "ROLE_RANK",
-    "WORLD_SIZE",
-    "LOCAL_WORLD_SIZE",
-    "GROUP_WORLD_SIZE",
-    "ROLE_WORLD_SIZE",
-    "MASTER_ADDR",
-    "MASTER_PORT",
-)
-"""By which torchrun tells a process that it is one of several."""
+Release = Callable[[], None]
+"""Lets the other processes go, once all variants are made."""
 
 
 def longest_first(tasks: Sequence[MakeTask]) -> list[MakeTask]:
@@ -48,57 +40,97 @@ def leads() -> bool:
 
 
 def check_trains(study: Study) -> None:
-    """Refuse torchrun where there is nothing to share.
+    """Refuse torchrun where there is nothing to share, or where it cannot be.
 
     Raises:
-        ConfigError: No variant of the study has a stage that trains.
+        ConfigError: No variant has a stage that trains, one prunes while it trains, or there are several machines.
     """
-    made = (name for name, spec in study.variants.items() if spec.source is not None)
-    if not any(stage.training is not None for name in made for stage in recipe_of(study, name).stages):
+    recipes = {name: recipe_of(study, name) for name, spec in study.variants.items() if spec.source is not None}
+    trained = {name: [s.training for s in recipe.stages if s.training is not None] for name, recipe in recipes.items()}
+    if not any(trained.values()):
         raise ConfigError(
             "torchrun shares stages that train, and this study has none; start it without torchrun (skill cells: "
             "--jobs on one machine, --ray on several)"
         )
+    alone = next((name for name, stages in trained.items() if any(s.settings.gradual for s in stages)), None)
+    if alone is not None:
+        raise ConfigError(
+            f"variant {alone}: gradual pruning trains in one process; make it without torchrun, and name its folder in "
+            "the study (`path:`)"
+        )
+    if int(os.environ.get("GROUP_WORLD_SIZE") or "1") > 1:
+        raise ConfigError(
+            "`run` under torchrun is for one machine; on several make the variants with `sparsebench sparsify` and "
+            "name their folders in the study (`path:`)"
+        )
 
 
-def take_part(device: str) -> None:
-    """What the processes do that do not lead: their part of the stages that train, until rank 0 has made all."""
+@contextmanager
+def crew_of(device: str) -> Iterator[Release | None]:
+    """Join the processes that torchrun started, at once: those that wait are given up after minutes.
+
+    The first is given what lets the others go. The others take part in stages that train and are given None then.
+
+    Args:
+        device: `cpu` or `cuda`.
+
+    Raises:
+        SparsifyError: As `sparsify.run.make_variant`, in the others.
+    """
+    quieten()
     from sparsify.run import join
     from sparsify.train.launch import crew
 
-    with crew(device):
-        join(device)
+    with ExitStack() as stack:
+        if stack.enter_context(crew(device)):
+            _forget_torchrun()
+            yield stack.close
+        else:
+            join(device)
+            yield None
 
 
-def make_together(tasks: Sequence[MakeTask], device: str, *, quiet: bool) -> None:
-    """Make variants one after the other in this process, which leads; the others are then free.
+def _forget_torchrun() -> None:
+    """Take away what tells this process that it is one of several; those that it starts are not.
+
+    Its local rank stays: the stages that train ask for it, and it is that of a single process too.
+    """
+    for name in list(os.environ):
+        told = name.endswith("WORLD_SIZE") or name.startswith(("TORCHELASTIC_", "ROLE_", "GROUP_"))
+        if told or name in ("RANK", "MASTER_ADDR", "MASTER_PORT", "TORCH_NCCL_ASYNC_ERROR_HANDLING"):
+            del os.environ[name]
+
+
+def make_together(tasks: Sequence[MakeTask], release: Release, log: Path, *, threads: int, quiet: bool) -> None:
+    """Make variants one after the other in this process, which leads, and let the others go.
+
+    Args:
+        tasks: What is missing; may be nothing.
+        release: Of `crew_of`.
+        log: File that receives tracebacks of unexpected errors.
+        threads: CPU threads of this process afterwards; torchrun gives each process one.
+        quiet: Show no progress.
 
     Raises:
-        SparsifyError: As `sparsify.run.make_variant`.
+        RemoteError: A variant cannot be made.
     """
-    from sparsify.train.launch import crew
+    import torch
 
-    with crew(device), Phase("making", len(tasks), quiet=quiet) as phase:
+    with Phase("making", len(tasks), quiet=quiet) as phase:
         for number, task in enumerate(tasks):
-            task.run(partial(_tell, phase, number, len(tasks), task.name))
-    if device.startswith("cuda"):
-        import torch
-
-        # Workers that evaluate on this GPU need the memory.
-        torch.cuda.empty_cache()
+            try:
+                task.run(partial(_tell, phase, number, len(tasks), task.name))
+            except Exception as error:
+                raise RemoteError(*tell_error(task, error, str(log))) from None
+            # A sharded model is held by cycles, and what comes next wants its memory.
+            gc.collect()
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+    release()
+    torch.set_num_threads(threads)
 
 
 def _tell(phase: Phase, before: int, count: int, name: str, kind: str, value: Any) -> None:
     if kind == "progress":
         fraction, note = value
         phase.update(before + min(1.0, fraction), count, f"{name}: {note}" if note else name)
-
-
-@contextmanager
-def no_member() -> Iterator[None]:
-    """Processes that are started inside know nothing of torchrun: they are none of its."""
-    kept = {name: os.environ.pop(name) for name in _MEMBERSHIP if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)

@@ -21,7 +21,7 @@ from harness.engines import why_not
 from harness.errors import ConfigError, EngineError, SandboxUnavailable
 from harness.evaluate.served import endpoint_of, served_fingerprint
 from harness.layout import Layout, read_json
-from harness.making import longest_first, make_together, no_member, share_nothing
+from harness.making import Release, longest_first, make_together, share_nothing
 from harness.models import model_directory, public_name
 from harness.perplexity_study import check_text, measure_missing
 from harness.pool import Pool, Task, TaskPool
@@ -33,7 +33,6 @@ from harness.scale import recipe_of
 from harness.study import Study
 from harness.tasks import EvaluateTask, MakeTask, split_last
 from sparsify.recipe import Recipe, load_recipe
-from sparsify.train.launch import launched
 
 if TYPE_CHECKING:
     from harness.engines.openai import EndpointOptions
@@ -50,6 +49,7 @@ class RunOptions:
         offline: Never use the network.
         quiet: No progress.
         ray: Where skill cells run: None for this machine, `local` for a Ray cluster of its own, or the address of one.
+        release: Under torchrun, of `harness.making.crew_of`: variants are made together with other processes.
     """
 
     data_dir: Path | None = None
@@ -58,6 +58,7 @@ class RunOptions:
     offline: bool = False
     quiet: bool = False
     ray: str | None = None
+    release: Release | None = None
 
     @property
     def workers(self) -> int:
@@ -175,8 +176,7 @@ class _Run:
         alone = study.engine.name in ("openai", "vllm")
         self.workers = 1 if alone else options.workers
         log = layout.root / "errors.log"
-        with no_member():
-            self.pool = Pool(self.workers, log)
+        self.pool = Pool(self.workers, log)
         self.cell_pool: TaskPool = self.pool
         if options.ray is not None:
             place = RayPlace(
@@ -214,8 +214,9 @@ class _Run:
                 continue
             missing = tuple(key for key in keys if store.find(key) is None)
             tasks.append(self._make_task(name, source, corpora, missing))
-        if launched():
-            make_together(tasks, self.options.device, quiet=self.options.quiet)
+        if self.options.release is not None:
+            log = self.layout.root / "errors.log"
+            make_together(tasks, self.options.release, log, threads=cores(), quiet=self.options.quiet)
         elif tasks:
             self._work("making", longest_first(tasks), ready=share_nothing)
         if tasks:

@@ -91,10 +91,10 @@ class SpeedSpec(Strict):
     def _batches_of_a_sweep(self) -> SpeedSpec:
         if self.batches and (self.workload != "throughput" or list(self.batches) != sorted(set(self.batches))):
             raise ValueError("`batches` is for workload throughput and ascends, such as [1, 2, 4]")
-        if len({self.engine, *self.engines}) <= len(self.engines):
-            raise ValueError(
-                f"an engine is named twice; {self.engine} is measured anyway (`engine`), `engines` adds others"
-            )
+        if len(set(self.engines)) < len(self.engines):
+            raise ValueError("an engine is named twice; name each once")
+        if self.engine in self.engines:
+            raise ValueError(f"engine {self.engine} is named twice: it is measured anyway, name only others")
         if self.dtype == "float16" and "sparse" in (self.engine, *self.engines):
             raise ValueError("engine sparse knows dtype float32 and bfloat16, not float16")
         return self

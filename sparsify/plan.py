@@ -173,7 +173,8 @@ def plan_shapes(model: nn.Module, recipe: Recipe, machine: Machine, *, stored: i
             memory = plan.device_bytes or host
         else:
             largest = max(linear_weight(model, name).numel() for name in structure.all_linears)
-            lines = [f"  one linear at a time: host memory about {_gb(4 * _FLOAT * largest)}, disk {_gb(stored)}"]
+            memory, disk = 4 * _FLOAT * largest, stored
+            lines = [f"  one linear at a time: host memory about {_gb(memory)}, disk {_gb(disk)}"]
         plans.append(StagePlan(stage.kind, tuple(lines), seconds, host, memory, disk))
     return plans
 

@@ -153,7 +153,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     text = str(name_or_path)
     path = _BUILTIN / f"{text}.yaml" if text in (*builtin_recipes(), *paper_recipes()) else Path(name_or_path)
     if not path.is_file():
-        aside = " (looked for in the folder in which you run, not beside the study)" if path.suffix else ""
+        aside = " (a path is from the folder in which you run)" if path.suffix else ""
         raise RecipeError(f"no recipe {text!r}{aside}; give a YAML file or one of {', '.join(builtin_recipes())}")
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 (a SafeLoader)

@@ -177,7 +177,7 @@ def join(device: str) -> None:
     """
     from sparsify.train.launch import follow
 
-    def take_part(task: Mapping[str, Any]) -> None:
+    def train(task: Mapping[str, Any]) -> None:
         given = StageInput.from_plain(task["given"], device)
         missing = next((path for path in (given.parent, given.base) if not path.is_dir()), None)
         if missing is not None:
@@ -188,7 +188,7 @@ def join(device: str) -> None:
 
         run_training(stage.training, given)
 
-    follow(take_part)
+    follow(train)
 
 
 def _stage(store: Store, key: str, stage: Stage, given: StageInput) -> StageRecord:

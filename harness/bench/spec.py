@@ -87,8 +87,10 @@ class PanelSpec:
                 raise ConfigError(f"{where}: unknown engine {engine!r}; choose one of {', '.join(ENGINES)}")
         if self.dtype == "float16" and "sparse" in (self.engine, *self.engines):
             raise ConfigError(f"{where}: engine sparse knows float32 and bfloat16, not float16")
-        if len({self.engine, *self.engines}) <= len(self.engines):
-            raise ConfigError(f"{where}: an engine is named twice; {self.engine} is measured anyway, name only others")
+        if len(set(self.engines)) < len(self.engines):
+            raise ConfigError(f"{where}: an engine is named twice; name each once")
+        if self.engine in self.engines:
+            raise ConfigError(f"{where}: engine {self.engine} is named twice: it is measured anyway, name only others")
         if not self.panel or not all(c.isalnum() or c in "-_." for c in self.panel) or self.panel.startswith("."):
             raise ConfigError(f"speed panel name {self.panel!r} is not a file name; use letters, digits, '-', '_', '.'")
         for name in ("context", "batch", "new_tokens", "threads", "forwards", "attempts"):

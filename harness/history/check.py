@@ -13,7 +13,8 @@ from harness.errors import ConfigError
 from harness.history.record import HistoryRecord
 from harness.history.series import Series, absent, skill_series, speed_series
 from harness.history.show import step_line
-from harness.history.steps import LEAST_POINTS, Step, find_steps
+from harness.history.speed_test import LEAST_P
+from harness.history.steps import CHECKS, LEAST_POINTS, Step, find_steps
 from harness.report.printable import printable
 
 Choice = tuple[frozenset[str], frozenset[str]]
@@ -129,7 +130,7 @@ def check_history(
     behind = _counting(records, limits)
     counted = [step for step in steps if step.worse and _loss(step) >= limits.min_change]
     counted = [step for step in counted if step.commit in behind]
-    return HistoryCheck(len(records), len(series), tuple(steps), tuple(counted), tuple(_notes(records, series)))
+    return HistoryCheck(len(records), len(series), tuple(steps), tuple(counted), tuple(_notes(records, series, level)))
 
 
 def _counting(records: Sequence[HistoryRecord], limits: Limits) -> set[str]:
@@ -148,7 +149,7 @@ def _loss(step: Step) -> float:
     return -step.change if step.series.kind == "skill" else 1 - step.change
 
 
-def _notes(records: Sequence[HistoryRecord], series: Sequence[Series]) -> list[str]:
+def _notes(records: Sequence[HistoryRecord], series: Sequence[Series], level: float) -> list[str]:
     newest = records[-1].commit
     notes = [f"the newest commit, {newest[:12]}, has no value of {gone}" for gone in absent(records)]
     for one in series:
@@ -158,6 +159,12 @@ def _notes(records: Sequence[HistoryRecord], series: Sequence[Series]) -> list[s
     reasons = [one.points[-1].undecided for one in series if one.points[-1].commit == newest]
     for reason, count in Counter(reason for reason in reasons if reason is not None).items():
         notes.append(f"{count} of {len(reasons)} values of {newest[:12]} are not tested: {reason}")
+    speeds = sum(one.kind == "speed" for one in series)
+    if speeds and level / CHECKS / len(series) <= LEAST_P:
+        notes.append(
+            f"{len(series)} series share the level, which leaves each less than a speed's test can tell: choose some "
+            "(--variant, --suite) or a larger --level"
+        )
     short = sum(len(one.tested) < LEAST_POINTS for one in series)
     if short:
         notes.append(f"{short} of {len(series)} series have fewer than {LEAST_POINTS} commits: no step can be told yet")

@@ -18,7 +18,7 @@ import numpy as np
 from harness.history.series import Series
 from harness.history.skill_test import LEAST_POINTS
 from harness.history.split import best_split
-from harness.history.steps import LEVEL, LOOKS, find_steps
+from harness.history.steps import CHECKS, LEVEL, find_steps
 from harness.history.worlds import Change, SkillNoise, SpeedNoise, history_world, skill_world, speed_world
 
 SEED = 20_265
@@ -37,6 +37,7 @@ PAIRS: tuple[tuple[SkillNoise, SpeedNoise], ...] = (
 )
 PLACES = ((100, 1), (100, 3), (100, 10), (100, 50), (10, 1), (10, 3))
 """(commits of the history, commits behind the step)"""
+TABLES = ("false_steps", "uncorrected", "speed_power", "skill_power")
 NEAR = 2
 """A step counts as found where the reported one is at most so many commits away."""
 
@@ -45,11 +46,11 @@ def _rng(*name: object) -> np.random.Generator:
     return np.random.default_rng([SEED, zlib.crc32(repr(name).encode())])
 
 
-def false_steps(n: int, skill: SkillNoise, speed: SpeedNoise, runs: int, looks: int = LOOKS) -> dict[str, Any]:
+def false_steps(n: int, skill: SkillNoise, speed: SpeedNoise, runs: int, checks: int = CHECKS) -> dict[str, Any]:
     """Share of histories without change in which any of the checks, one after each commit, reports a step."""
     from harness.stats import wilson_interval
 
-    rate = LEVEL / FAMILY / looks
+    rate = LEVEL / FAMILY / checks
     wrong = {"any": 0, "last": 0, "skill": 0, "speed": 0}
     for run in range(runs):
         rng = _rng("false", n, skill, speed, run)
@@ -73,7 +74,7 @@ def _reported(series: Series, count: int, rate: float) -> bool:
     return split is not None and split.p <= rate
 
 
-def first(series: Series, count: int) -> Series:
+def shortened(series: Series, count: int) -> Series:
     """The series as it was when it had `count` commits."""
     items = series.items[:count] if series.items is not None else None
     return replace(series, points=series.points[:count], items=items)
@@ -118,7 +119,7 @@ def pieces(runs: int) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]
         for skill, speed in PAIRS:
             yield "false_steps", f"{skill}, {speed}, {n}", partial(false_steps, n, skill, speed, runs)
     for skill, speed in (PAIRS[1], PAIRS[3], PAIRS[4]):
-        work = partial(false_steps, SIZES[0], skill, speed, max(1, runs // 4), looks=1)
+        work = partial(false_steps, SIZES[0], skill, speed, max(1, runs // 4), checks=1)
         yield "uncorrected", f"{skill}, {speed}", work
     for speed in get_args(SpeedNoise):
         for loss in (0.02, 0.05, 0.1):
@@ -139,14 +140,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of steps.json and steps.md")
     parser.add_argument("--runs", type=int, default=200, help="histories for each rate of false steps")
-    parser.add_argument("--table", help="only this one, such as skill_power")
+    parser.add_argument("--table", choices=TABLES, help="only this one")
     given = parser.parse_args(arguments)
     settings = {
         "schema_version": 1,
         "command": f"python -m harness.history.simulate --runs {given.runs} --out results/history",
         "method": METHOD,
         "level": LEVEL,
-        "looks": LOOKS,
+        "checks": CHECKS,
         "seed": SEED,
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
     }
@@ -157,7 +158,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             continue
         if name not in tables.setdefault(table, {}):
             started = time.process_time()
-            tables[table][name] = work()
+            made = work()
+            # Another call may have done other pieces meanwhile.
+            tables = _earlier(path, settings)
+            tables.setdefault(table, {})[name] = made
             write_json_atomic(path, {**settings, "tables": tables})
             print(
                 f"{table}, {name}: {time.process_time() - started:.1f} s of the processor", file=sys.stderr, flush=True

@@ -24,7 +24,7 @@ def report(results: Mapping[str, Any]) -> str:
         "",
         *_false(results["tables"].get("false_steps", {})),
         "",
-        f"Each check is {results['looks']} times stricter than the level for that. At the level itself, as if there "
+        f"Each check is {results['checks']} times stricter than the level for that. At the level itself, as if there "
         "were only one check:",
         "",
         *_false(results["tables"].get("uncorrected", {})),
@@ -35,8 +35,8 @@ def report(results: Mapping[str, Any]) -> str:
         "2 % gained beside the step. A step counts as found within two commits, at the level that each of 70 series "
         "has. `gsm8k` has 50 templates, which its items share; in `instruct` items are independent.",
         "",
-        f"So many series and checks leave each test a level of {results['level'] / 70 / results['looks']:.1g}, which 5 "
-        "points of 300 items do not reach: 21 lost and 6 gained have p = 0.006 (exact sign test). Chosen series "
+        f"So many series and checks leave each test a level of {results['level'] / 70 / results['checks']:.1g}, which "
+        "5 points of 300 items do not reach: 21 lost and 6 gained have p = 0.006 (exact sign test). Chosen series "
         "(`--variant`, `--suite`) share the level among themselves only, and `sparsebench gate --against` holds a "
         "commit to its variant's suites only.",
         "",

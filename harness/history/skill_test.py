@@ -94,7 +94,8 @@ def items_p(changes: Floats, at: int, level: float) -> float:
     If nothing changed, the change of a cluster could as well have had the other sign at all cuts at once (Fisher's
     randomisation; a max-T test over cuts, Westfall & Young 1993). Exact however alike the cuts are. Nothing is drawn
     where the normal distribution says that p is far above `level`, or Hoeffding's bound for sums of signs
-    (1963, J. Am. Stat. Assoc. 58:13), over all cuts, that it is below: that is then returned.
+    (1963, J. Am. Stat. Assoc. 58:13), over all cuts, that it is below: that is then returned. Drawing ends early where
+    p is above the level beyond doubt, and what is returned is then an estimate.
 
     Args:
         changes: `cluster_differences`, [cuts, clusters].

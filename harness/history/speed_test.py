@@ -12,6 +12,8 @@ from harness.stats.clusters import Floats
 
 SEED = 20_264
 DRAWS = 400_000
+LEAST_P = 1 / (DRAWS + 1)
+"""No test of speeds gives less."""
 _SCREEN = 100
 """The normal distribution's p of a single cut may be so many times the exact one, at the levels that are asked for."""
 

@@ -25,7 +25,7 @@ from harness.schema.base import Interval
 
 LEVEL = 0.05
 """Chance of any false step where nothing changed, over checks after each of 100 commits."""
-LOOKS = 20
+CHECKS = 20
 """So many times stricter is each check of a history that is checked after every commit.
 
 Each commit is a new chance of a false step, but checks of nearly the same points are nearly the same test, so less than
@@ -40,7 +40,7 @@ class Step:
     Attributes:
         series: where.
         at: place of the first point after the step, in the series.
-        p: p-value, corrected for all places of the series, all series and all checks (`LOOKS`).
+        p: p-value, corrected for all places of the series, all series and all checks (`CHECKS`).
         before: level of the points before it, back to the last step.
         after: level of the points after it, up to the next step.
         ci95: of the change, 95 %, not corrected for the search.
@@ -77,7 +77,7 @@ class Step:
 
 
 def find_steps(
-    series: Sequence[Series], *, level: float = LEVEL, family: int | None = None, looks: int = LOOKS
+    series: Sequence[Series], *, level: float = LEVEL, family: int | None = None, checks: int = CHECKS
 ) -> list[Step]:
     """All steps, by time and name.
 
@@ -85,7 +85,7 @@ def find_steps(
         series: all series of a history: they share the level.
         level: chance of any false step where nothing changed.
         family: number of series that share the level, where `series` are only some of them.
-        looks: 1 holds the level for one check only.
+        checks: 1 holds the level for one check only.
     """
     testable = [one for one in series if len(one.tested) >= LEAST_POINTS]
     count = len(testable) if family is None else family
@@ -93,7 +93,7 @@ def find_steps(
     # A step in one series lets the others be held to less: Benjamini and Hochberg's (1995) levels, strictest first.
     while testable and len({id(step.series) for step in steps}) > stepping:
         stepping = len({id(step.series) for step in steps})
-        share = level / looks * min(count, stepping + 1) / count
+        share = level / checks * min(count, stepping + 1) / count
         steps = [step for one in testable for step in _in_series(one, share, level / share)]
     return sorted(steps, key=lambda step: (step.time, step.series.name))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,8 +18,20 @@ from suites.registry import load_suite, suite_hash
 _TASK_TYPES = {"summarization": "summarization"}
 _METRIC_TYPES = (("exact_match", "exact_match"), ("pass@", "code_eval"), ("rouge", "rouge"), ("acc", "accuracy"))
 """Beginning of a metric's name, and the hub's identifier of the metric."""
-_BENCHMARKS = {"openai/gsm8k": ("gsm8k", 1319)}
-"""Data sets of our suites that the hub has registered as benchmarks: task id of their eval.yaml, and their items."""
+
+
+class _Benchmark(NamedTuple):
+    """A task of a data set's eval.yaml on the hub, how many items it has, and what is listed there."""
+
+    task: str
+    items: int
+    metric: str
+
+
+_BENCHMARKS: dict[tuple[str | None, str | None, str], _Benchmark] = {
+    ("openai/gsm8k", "main", "test"): _Benchmark("gsm8k", 1319, "exact_match")
+}
+"""Data (id, configuration, split) of our suites that the hub has registered as benchmarks."""
 
 
 def card_files(found: Leaderboard) -> dict[str, str]:
@@ -55,10 +67,12 @@ def eval_results_files(found: Leaderboard) -> dict[str, str]:
 
 def _benchmark_entry(row: Row, column: Protocol, cell: Cell) -> dict[str, Any] | None:
     data = _data_of(column)
-    task, items = _BENCHMARKS.get((data.hub or "") if data else "", ("", 0))
-    if data is None or not task or not cell.n == cell.n_total == items or cell.value is None:
+    known = _BENCHMARKS.get((data.hub, data.config, data.split)) if data is not None else None
+    if data is None or known is None or cell.value is None or _metric_type(column.metric) != known.metric:
         return None
-    dataset = {"id": data.hub, "task_id": task, **({"revision": data.revision} if data.revision else {})}
+    if not cell.n == cell.n_total == known.items:
+        return None
+    dataset = {"id": data.hub, "task_id": known.task, **({"revision": data.revision} if data.revision else {})}
     interval = f"; 95 % interval {100 * cell.ci95[0]:.2f} to {100 * cell.ci95[1]:.2f}" if cell.ci95 else ""
     notes = f"{column.told()}{interval}; record {row.source.sha256[:12]}"
     return {"dataset": dataset, "value": round(100 * cell.value, 4), "notes": notes}

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from sparsify.strict import Strict
 
 
-class LoraSettings(BaseModel):
+class LoraSettings(Strict):
     """Train low-rank adapters (Hu et al. 2021, arXiv 2106.09685) instead of the weights, and merge them at the end.
 
     The defaults of rank, alpha and dropout are those of the recovery fine-tuning of SliceGPT (arXiv 2401.15024,
     appendix), which adapts every linear inside the blocks too.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rank: int = Field(32, gt=0, description="columns of the up, rows of the down projection")
     alpha: float = Field(10.0, gt=0, description="the product of the two is scaled by alpha / rank")

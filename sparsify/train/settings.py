@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from sparsify.strict import Strict
 from sparsify.train.lora_settings import LoraSettings
 
 
-class LossWeights(BaseModel):
+class LossWeights(Strict):
     """Weights of the three losses; their sum is minimised.
 
     A stage that names a teacher and no losses has those of Kurtic et al. 2023 (arXiv 2310.06927): 1, 0 and 1.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     ce: float = Field(1.0, ge=0, description="next-token cross-entropy")
     kl: float = Field(0.0, ge=0, description="KL divergence from the teacher's logits, target tokens only")
@@ -27,10 +26,8 @@ class LossWeights(BaseModel):
         return self.kl > 0 or self.squarehead > 0
 
 
-class Select(BaseModel):
+class Select(Strict):
     """Choice of checkpoint and learning rate by a dev split of the training text; evaluation items never take part."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dev: float = Field(gt=0, lt=0.5, description="share of the training text that is kept apart, whole items each")
     tokens: int = Field(32_768, gt=0, description="at most so many tokens of it are used")
@@ -48,13 +45,11 @@ class Select(BaseModel):
         return rates
 
 
-class Gradual(BaseModel):
+class Gradual(Strict):
     """Magnitude pruning while training goes on: s(t) = final + (initial - final) (1 - (t - begin) / (end - begin))^3.
 
     Zhu & Gupta 2017 (arXiv 1710.01878), equation 1. Every linear of the blocks follows it alone; masks only grow.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     final: float = Field(gt=0, lt=1, description="share of zeros in the end")
     initial: float = Field(0.0, ge=0, lt=1, description="share of zeros that the schedule begins with")
@@ -72,10 +67,8 @@ class Gradual(BaseModel):
         return self
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Strict):
     """One training run: budget, optimizer and losses."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tokens: int = Field(gt=0, description="real (non-padding) tokens to train on")
     batch_tokens: int = Field(8192, gt=0, description="tokens per optimizer step, padding included")
@@ -110,10 +103,8 @@ class TrainSettings(BaseModel):
     gradual: Gradual | None = Field(None, description="prune by magnitude while training")
 
 
-class MixtureSource(BaseModel):
+class MixtureSource(Strict):
     """One source of a pretraining mixture."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: str = Field(
         min_length=1,

@@ -15,7 +15,7 @@ from harness.history.check import Limits, check_history
 from harness.history.plot import history_svg
 from harness.history.record import HistoryRecord, SkillPoint, SpeedPoint
 from harness.history.series import Point, Series, absent, skill_series, speed_series
-from harness.history.simulate import first, pieces
+from harness.history.simulate import pieces, shortened
 from harness.history.simulate_report import report
 from harness.history.skill_test import (
     cluster_differences,
@@ -26,7 +26,7 @@ from harness.history.skill_test import (
     unpaired_p,
 )
 from harness.history.speed_test import rank_statistic, ranks_p, shift
-from harness.history.steps import find_steps
+from harness.history.steps import CHECKS, find_steps
 from harness.history.worlds import Change, history_world, skill_world, speed_world
 from harness.stats import loss_p_value
 from harness.stats.clusters import Clusters, group
@@ -98,6 +98,36 @@ def test_ranks_against_scipy_and_all_orders() -> None:
     assert middle == 5 and interval is not None and interval[0] < 5 < interval[1]
 
 
+def test_a_separation_that_only_the_exact_test_finds_is_not_screened_out() -> None:
+    from math import comb
+
+    # Ten below ten: 1.6e-4 by the normal distribution of one cut, far above the level that one of 70 series has.
+    values = np.concatenate([np.arange(10.0), np.arange(20.0, 30.0)])
+    level = 0.05 / 70 / CHECKS
+    p, at = ranks_p(values, level)
+    # Of all cuts only the middle one reaches so far, in these two orders of the halves.
+    assert at == 10 and p == pytest.approx(2 / comb(20, 10), abs=1.2e-5) and p <= level
+    mixed = np.array([0.0, 3, 1, 4, 2, 5, 9, 6, 8, 7])
+    assert ranks_p(mixed, 1e-9)[0] > 1e-3
+
+
+def test_drawing_ends_early_only_above_the_level() -> None:
+    before = np.repeat([1.0, 0.0], [80, 40])
+    after = before.copy()
+    after[:13], after[100] = 0.0, 1.0
+    changes = cluster_differences(np.stack([before] * 5 + [after] * 5), group(120, None))
+    exact = 2 * loss_p_value(after, before)
+    assert 1e-3 < exact < 3e-3
+    assert items_p(changes, 5, 4e-4) == pytest.approx(exact, rel=0.5) and items_p(changes, 5, 4e-4) > 4e-4
+    assert items_p(changes, 5, 0.01) == pytest.approx(exact, rel=0.3)
+
+
+def test_too_many_series_for_a_level_is_said() -> None:
+    records = [record(i) for i in range(5)]
+    assert "less than a speed's test can tell" in check_history(records, Limits(), level=1e-5).text()
+    assert "less than a speed's test can tell" not in check_history(records, Limits(), level=0.05).text()
+
+
 def test_without_items_only_a_step_beyond_the_sampling_error_counts() -> None:
     values = np.array([0.8] * 5 + [0.75] * 5)
     assert unpaired_p(values, np.full(10, 0.025), 5) == 1.0
@@ -131,7 +161,7 @@ def test_few_histories_without_change_show_a_step_at_any_commit() -> None:
     wrong = 0
     for _ in range(20):
         whole = history_world(rng, commits=30, n=120, skill="retrained", speed="outliers", variants=2)
-        wrong += any(find_steps([first(one, count) for one in whole]) for count in range(4, 31, 2))
+        wrong += any(find_steps([shortened(one, count) for one in whole]) for count in range(4, 31, 2))
     assert wrong <= 3  # 5 % of 20; four or more have a chance of 1.6 %
 
 
@@ -228,6 +258,6 @@ def test_the_simulation_reports_what_it_counted(monkeypatch: pytest.MonkeyPatch)
         if (table, name) in wanted:
             tables.setdefault(table, {})[name] = work()
     assert tables["false_steps"]["same, normal, 300"]["skill share"] == 0
-    facts = {"command": "x", "seed": 1, "versions": {"numpy": "2"}, "level": 0.05, "looks": 20, "tables": tables}
+    facts = {"command": "x", "seed": 1, "versions": {"numpy": "2"}, "level": 0.05, "checks": 20, "tables": tables}
     text = report(facts)
     assert "| same            | normal          | 300 |      12 |         2 |" in text and "(not simulated yet)" in text

@@ -27,6 +27,8 @@ WORLDS: Mapping[str, World] = {
     "10 equal, 300 items of 0 to 1 in 30 clusters": World(10, 300, 30, False),
     "10 equal, not interchangeable, 300 right/wrong items in 30 clusters": World(10, 300, 30, True, skewed=True),
     "10 equal, not interchangeable, 300 items of 0 to 1 in 30 clusters": World(10, 300, 30, False, skewed=True),
+    "10 equal, not interchangeable, 300 items of 0 to 1 in 50 clusters": World(10, 300, 50, False, skewed=True),
+    "10 equal, not interchangeable, 300 items of 0 to 1 in 100 clusters": World(10, 300, 100, False, skewed=True),
     "10 equal, not interchangeable, 1,000 items of 0 to 1 in 200 clusters": World(10, 1000, 200, False, skewed=True),
     "10 equal, 300 right/wrong items alone, unpaired": World(10, 300, 300, True, paired=False),
     "5 equal and 5 worse by 0.1, 300 right/wrong items alone": World(10, 300, 300, True, worse=5, loss=0.1),

@@ -87,6 +87,7 @@ def test_a_column_says_of_how_many_clusters_it_is(made_up: list[Path]) -> None:
     assert "clusters" not in text.split("## How to read it")[0]
     text = leaderboard_markdown(board_of(Path(__file__).parents[3] / "results" / "pocket"))
     assert "items in 593 clusters.\n" in text
+    assert "items in 50 clusters: few, so that a rare large loss may show in none.\n" in text
     assert "items in 21 clusters: few, so that a rare large loss may show in none.\n" in text
 
 
