@@ -51,6 +51,24 @@ def test_the_readme_names_every_recipe_verb_and_link() -> None:
         assert target.startswith("http") or (ROOT / target).exists(), target
 
 
+def test_the_readme_says_of_histories_what_the_simulation_counted() -> None:
+    tables = json.loads((ROOT / "results" / "history" / "steps.json").read_text(encoding="utf-8"))["tables"]
+    wrong = [100 * row["share"] for row in tables["false_steps"].values()]
+    found = {
+        points: [
+            100 * row["found"]["10 of 100"]
+            for row in tables["skill_power"].values()
+            if (row["n"], row["points"]) == (1000, points)
+        ]
+        for points in (0.05, 0.1)
+    }
+    slower = [100 * row["found"]["10 of 100"] for row in tables["speed_power"].values() if row["loss"] == 0.05]
+    assert f"{min(wrong):.0f} to {max(wrong):.0f} % of simulated histories" in README
+    assert min(found[0.1]) == 100 and "a loss of 10 points of 1,000 items is always found" in README
+    assert f"one of 5 points in {min(found[0.05]):.0f} to {max(found[0.05]):.0f} %" in README
+    assert f"5 % slower in {min(slower):.0f} to {max(slower):.0f} %" in README
+
+
 @pytest.mark.parametrize("name", ["base/model", "model/model", "sparse70/packed"])
 def test_the_bundled_weights_fit_and_are_what_the_card_says(name: str) -> None:
     weights = ROOT / "suites" / "pocket" / f"{name}.safetensors"
