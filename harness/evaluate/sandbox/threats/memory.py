@@ -27,7 +27,8 @@ MEMORY: tuple[Threat, ...] = (
         asset=_MEMORY,
         attack="takes memory piece by piece and holds on to it when it is refused",
         control=_SPACE,
-        ends=("oom", "failed_assert"),
+        # Where the machine gives pages slowly, the processor time ends it first.
+        ends=("oom", "failed_assert", "timeout"),
         program="""
         hoard = []
         def f(x):
