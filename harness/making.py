@@ -20,11 +20,18 @@ from harness.tasks import MakeTask
 
 Release = Callable[[], None]
 """Lets the other processes go, once all variants are made."""
+_TOKENS_LIKE_PRUNING = 20_000
+"""Tokens whose training takes about as long as pruning the same model (the pocket model on two cores)."""
+
+
+def effort(task: MakeTask) -> float:
+    """Roughly how long a task takes, 1 for pruning or quantizing: a stage that trains takes far longer than others."""
+    return 1 + sum(s.training.tokens for s in task.recipe.stages if s.training is not None) / _TOKENS_LIKE_PRUNING
 
 
 def longest_first(tasks: Sequence[MakeTask]) -> list[MakeTask]:
     """What trains longest starts first, so that it does not end alone."""
-    return sorted(tasks, key=lambda task: -sum(s.training.tokens for s in task.recipe.stages if s.training is not None))
+    return sorted(tasks, key=effort, reverse=True)
 
 
 def share_nothing(task: Task, running: list[Task]) -> bool:
@@ -116,21 +123,23 @@ def make_together(tasks: Sequence[MakeTask], release: Release, log: Path, *, thr
     """
     import torch
 
-    with Phase("making", len(tasks), quiet=quiet) as phase:
-        for number, task in enumerate(tasks):
+    before, total = 0.0, sum(effort(task) for task in tasks)
+    with Phase("making", total, quiet=quiet) as phase:
+        for task in tasks:
             try:
-                task.run(partial(_tell, phase, number, len(tasks), task.name))
+                task.run(partial(_tell, phase, task, before, total))
             except Exception as error:
                 raise RemoteError(*tell_error(task, error, str(log))) from None
             # A sharded model is held by cycles, and what comes next wants its memory.
             gc.collect()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
+            before += effort(task)
     release()
     torch.set_num_threads(threads)
 
 
-def _tell(phase: Phase, before: int, count: int, name: str, kind: str, value: Any) -> None:
+def _tell(phase: Phase, task: MakeTask, before: float, total: float, kind: str, value: Any) -> None:
     if kind == "progress":
         fraction, note = value
-        phase.update(before + min(1.0, fraction), count, f"{name}: {note}" if note else name)
+        phase.update(before + effort(task) * min(1.0, fraction), total, f"{task.name}: {note}" if note else task.name)

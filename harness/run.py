@@ -21,7 +21,7 @@ from harness.engines import why_not
 from harness.errors import ConfigError, EngineError, SandboxUnavailable
 from harness.evaluate.served import endpoint_of, served_fingerprint
 from harness.layout import Layout, read_json
-from harness.making import Release, longest_first, make_together, share_nothing
+from harness.making import Release, effort, longest_first, make_together, share_nothing
 from harness.models import model_directory, public_name
 from harness.perplexity_study import check_text, measure_missing
 from harness.pool import Pool, Task, TaskPool
@@ -218,7 +218,8 @@ class _Run:
             log = self.layout.root / "errors.log"
             make_together(tasks, self.options.release, log, threads=cores(), quiet=self.options.quiet)
         elif tasks:
-            self._work("making", longest_first(tasks), ready=share_nothing)
+            weights = {task.name: effort(task) for task in tasks}
+            self._work("making", longest_first(tasks), ready=share_nothing, weights=weights)
         if tasks:
             self.did = True
             self._spent("make", began)
@@ -251,25 +252,30 @@ class _Run:
             teacher_dir=source.teacher,
         )
 
-    def _work(self, title: str, tasks: Sequence[Task], ready: Any = None, pool: TaskPool | None = None) -> None:
-        done: dict[str, float] = {task.name: 0.0 for task in tasks}
-        with Phase(title, len(tasks), quiet=self.options.quiet) as phase:
+    def _work(
+        self,
+        title: str,
+        tasks: Sequence[Task],
+        ready: Any = None,
+        pool: TaskPool | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        weights = weights or {task.name: 1.0 for task in tasks}
+        done, total = dict.fromkeys(weights, 0.0), sum(weights.values())
+        with Phase(title, total, quiet=self.options.quiet) as phase:
             for message in (pool or self.pool).run(list(tasks), ready=ready):
-                if message.kind == "progress":
-                    fraction, note = message.value
-                    done[message.task.name] = min(1.0, fraction)
-                    phase.update(
-                        sum(done.values()), len(tasks), f"{message.task.name}: {note}" if note else message.task.name
-                    )
-                elif message.kind == "cell":
+                name, kind = message.task.name, message.kind
+                if kind in ("progress", "done"):
+                    fraction, note = message.value if kind == "progress" else (1.0, "")
+                    done[name] = weights[name] * min(1.0, fraction)
+                    phase.update(sum(done.values()), total, f"{name}: {note}" if note else name)
+                if kind == "cell":
                     refused = f"  refused: {message.value['refused']}" if message.value["refused"] else ""
                     phase.say(f"  {message.value['cell']}: {message.value['seconds']:.1f} s{refused}")
-                elif message.kind == "retry":
-                    phase.say(f"{message.task.name}: {message.value}")
-                elif message.kind == "done":
-                    done[message.task.name] = 1.0
-                    phase.update(sum(done.values()), len(tasks), message.task.name)
-                    phase.say(f"{message.task.name}: done")
+                elif kind == "retry":
+                    phase.say(f"{name}: {message.value}")
+                elif kind == "done":
+                    phase.say(f"{name}: done")
 
     def evaluate(self) -> None:
         """Run the skill cells that are missing."""

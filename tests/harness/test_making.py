@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from harness.errors import ConfigError
-from harness.making import check_trains
+from harness.making import check_trains, effort, longest_first
 from harness.pool import Pool
 from harness.study import parse_study
+from harness.tasks import MakeTask
+from sparsify.recipe import parse_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 POCKET = ROOT / "suites" / "pocket" / "model" / "model.safetensors"
@@ -148,3 +150,13 @@ def test_workers_of_rank_0_are_members_of_nothing(tmp_path: Path) -> None:
     )  # fmt: skip
     left = set(json.loads(done.stdout.splitlines()[-1])) & set(told)
     assert left == {"LOCAL_RANK"}
+
+
+def test_what_trains_counts_for_more() -> None:
+    def task(name: str, *stages: dict[str, Any]) -> MakeTask:
+        recipe = parse_recipe({"stages": list(stages)}, name=name, where=name)
+        return MakeTask(name, recipe, Path("m"), "m", None, Path("o"), Path("s"), {}, (), 1, "cpu")
+
+    short, long = task("short", PRUNE), task("long", PRUNE, {"finetune": {**TRAIN["finetune"], "tokens": 400_000}})
+    assert effort(short) == 1 and effort(long) == 21
+    assert [one.variant for one in longest_first([short, long])] == ["long", "short"]
