@@ -20,6 +20,11 @@ from harness.tasks import MakeTask
 
 Release = Callable[[], None]
 """Lets the other processes go, once all variants are made."""
+_MEMBERSHIP = {
+    *("RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT", "TORCH_NCCL_ASYNC_ERROR_HANDLING"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+}
+"""What torchrun tells a process, beside its local rank and TORCHELASTIC_*."""
 _TOKENS_LIKE_PRUNING = 20_000
 """Tokens whose training takes about as long as pruning the same model (the pocket model on two cores)."""
 
@@ -102,10 +107,8 @@ def _forget_torchrun() -> None:
 
     Its local rank stays: the stages that train ask for it, and it is that of a single process too.
     """
-    for name in list(os.environ):
-        told = name.endswith("WORLD_SIZE") or name.startswith(("TORCHELASTIC_", "ROLE_", "GROUP_"))
-        if told or name in ("RANK", "MASTER_ADDR", "MASTER_PORT", "TORCH_NCCL_ASYNC_ERROR_HANDLING"):
-            del os.environ[name]
+    for name in [name for name in os.environ if name in _MEMBERSHIP or name.startswith("TORCHELASTIC_")]:
+        del os.environ[name]
 
 
 def make_together(tasks: Sequence[MakeTask], release: Release, log: Path, *, threads: int, quiet: bool) -> None:
