@@ -201,15 +201,16 @@ class Pool:
         self._running.clear()
 
 
-def _die_with_parent() -> None:
+def die_with_parent(yes: bool = True) -> None:
+    """Let this process be killed when its parent ends, or no longer; Linux only, elsewhere a pipe's end tells."""
     import ctypes
 
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; Linux only, elsewhere the pipe's end tells
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL if yes else 0)  # PR_SET_PDEATHSIG
 
 
 def _work(task: Task, connection: Connection, log: str) -> None:
-    _die_with_parent()
+    die_with_parent()
     # Ctrl-C reaches the whole process group; only the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 
+from harness.pool import die_with_parent
 from harness.quiet import quieten
 
+# The server looks after its parent only when it serves. Until then, it would keep the output of a program that ended
+# at once, with an error say, and whoever reads that through a pipe would wait for seconds.
+die_with_parent()
 quieten()
 
 for _name in (
@@ -30,3 +34,5 @@ with contextlib.suppress(ImportError):
     from suites.instruct.checkers import load
 
     load()
+
+die_with_parent(False)

@@ -64,3 +64,27 @@ def test_a_package_in_the_current_folder_is_not_imported(tmp_path: Path, script:
     if script is POOL:
         # The caller's environment is left as it was.
         assert done.stdout.split()[-1] == "None"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the server notices only when it has imported all")
+def test_the_server_of_workers_ends_with_a_program_that_is_refused(tmp_path: Path) -> None:
+    """It imports for seconds, here for ever; who reads the output through a pipe would wait for it."""
+    (tmp_path / "slow" / "torch").mkdir(parents=True)
+    (tmp_path / "slow" / "torch" / "__init__.py").write_text(
+        f"import time; open({str(tmp_path / 'imported')!r}, 'w'); time.sleep(900)"
+    )
+    script = (
+        "import sys, time; from pathlib import Path; from harness.pool import Pool; Pool(1, Path('errors.log'))\n"
+        f"while not Path({str(tmp_path / 'imported')!r}).exists(): time.sleep(0.01)\n"
+        "sys.exit('refused')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "slow")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "refused\n")
