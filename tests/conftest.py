@@ -10,6 +10,10 @@ from hypothesis import settings
 # (a forked child cannot use the thread pool of its parent).
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# A hub that is not there is asked again and again, for 20 seconds; tests of the hub start one of their own.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
 # The same examples every time: a change is judged by what it changed. `SPARSEBENCH_PROPERTIES=random` draws new ones.
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.register_profile("random", print_blob=True)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
 import runpy
-import selectors
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,10 +16,10 @@ import pytest
 from harness.endpoint.keys import Secret
 from harness.engines.base import TextAnswer, TextEngine, TextRequest
 from harness.engines.openai import EndpointOptions, OpenAIEngine
-from harness.engines.openai.failures import failure_of, retry_after
+from harness.engines.openai.failures import failure_of
 from harness.engines.openai.logprobs import continuation_logprob, token_starts
 from harness.engines.openai.reply import ReplyReader
-from harness.engines.openai.session import IN_A_ROW, Seen, Session
+from harness.engines.openai.session import IN_A_ROW
 from harness.errors import ConfigError, EngineError
 
 kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("endpoint_server.py"))))
@@ -284,102 +280,6 @@ def test_a_key_is_sent_and_never_said() -> None:
         assert server.requests[0].headers["authorization"] == "Bearer sk-very-secret"
         assert "bad key Bearer ***" in said
         assert "sk-very" not in said + repr(engine.events) + repr(options(server.base_url, key=key))
-
-
-# Waiting, in virtual time: when nothing is ready, the clock jumps to the next timer.
-
-
-class Jumping(selectors.SelectSelector):
-    time = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready and timeout:
-            self.time += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.jumping = Jumping()
-        super().__init__(self.jumping)
-
-    def time(self) -> float:
-        return self.jumping.time
-
-
-def virtually(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(coroutine)
-
-
-class Canned:
-    """An answer of which all is known."""
-
-    def __init__(self, status: int, body: Any, **headers: str) -> None:
-        self.status, self._body = status, json.dumps(body).encode()
-        self.headers: Mapping[str, str] = {"content-type": "application/json", **headers}
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        yield self._body
-
-
-WELL = {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}], "usage": kit.USAGE}
-
-
-def moments(answers: list[Canned], *, asked: int = 1, **changes: Any) -> list[float]:
-    """When requests were sent, in virtual seconds, if they are answered like this (the last for ever)."""
-    sent: list[float] = []
-
-    async def run() -> None:
-        loop = asyncio.get_running_loop()
-
-        @asynccontextmanager
-        async def post(path: str, body: dict[str, Any]) -> AsyncIterator[Any]:
-            sent.append(loop.time())
-            yield answers[min(len(sent), len(answers)) - 1]
-
-        chosen = EndpointOptions(base_url="http://h/v1", model="m", **changes)
-        session = Session(chosen, post, seen=Seen(), rng=random.Random(0))
-        await asyncio.gather(*(session.ask("chat/completions", {}) for _ in range(asked)))
-
-    virtually(run())
-    return sent
-
-
-def test_waits_grow_with_jitter() -> None:
-    down = Canned(503, {})
-    at = moments([down] * 5 + [Canned(200, WELL)], tries=6, first_wait=2.0)
-    waits = [after - before for before, after in zip(at, at[1:], strict=False)]
-    assert len(waits) == 5
-    for number, wait in enumerate(waits):
-        assert 0.5 * 2.0 * 2**number <= wait <= 2.0 * 2**number
-    assert len({wait / 2**number for number, wait in enumerate(waits)}) > 1, "jitter"
-
-
-def test_retry_after_is_kept_by_all_requests() -> None:
-    slow = Canned(429, {}, **{"Retry-After": "40"})
-    at = moments([slow, Canned(200, WELL)], asked=1)
-    assert at[1] - at[0] >= 40
-    limited = moments([slow, Canned(200, WELL)], asked=3, requests_per_minute=6)
-    assert limited == [0.0, 40.0, 50.0, 60.0], "the others wait as well, and keep their distance"
-
-
-def test_requests_per_minute_are_spaced() -> None:
-    assert moments([Canned(200, WELL)], asked=5, requests_per_minute=30) == [0.0, 2.0, 4.0, 6.0, 8.0]
-    assert moments([Canned(200, WELL)], asked=5) == [0.0] * 5
-
-
-def test_a_wait_beyond_reason_is_given_up() -> None:
-    with pytest.raises(Exception, match="the server asks to wait 7200 s"):
-        moments([Canned(429, {}, **{"Retry-After": "7200"})])
-
-
-def test_retry_after_is_a_number_or_a_date() -> None:
-    assert retry_after({"RETRY-AFTER": "2.5"}, 0.0) == 2.5
-    assert retry_after({"Retry-After": "Thu, 01 Jan 1970 00:01:40 GMT"}, 60.0) == 40.0
-    for useless in ("", "-3", "soon", "nan", "Thu, 01 Jan 1970 00:00:10 GMT", "9" * 400):
-        assert retry_after({"Retry-After": useless}, 60.0) == 0.0
 
 
 def test_halves_of_a_pair_find_each_other() -> None:

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from harness.errors import ConfigError, SandboxUnavailable
-from harness.evaluate.sandbox import Job, Sandbox, Verdict, open_sandbox
+from harness.evaluate.sandbox import Job, Sandbox, Verdict, open_sandbox, preflight
 from harness.score.command import score as command
 from harness.score.command import table
 from harness.score.given import read_given
@@ -34,6 +34,7 @@ CODE = {
     "test": "def check(candidate):\n    assert candidate(1) == 2\n    assert candidate(-1) == 0\n",
 }
 GOOD, BAD = "    return x + 1\n", "    return x\n"
+PREFLIGHTS: list[Sandbox] = []
 
 
 def lines(path: Path, rows: list[Any]) -> Path:
@@ -52,11 +53,20 @@ def problems(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sandbox() -> Sandbox:
+def tried() -> Sandbox:
     try:
-        return open_sandbox()
+        sandbox = open_sandbox()
     except SandboxUnavailable as error:
         pytest.skip(str(error))
+    preflight(sandbox)
+    return sandbox
+
+
+@pytest.fixture
+def sandbox(tried: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """A sandbox that was tried once, not again at each scoring: that takes five seconds."""
+    monkeypatch.setattr("harness.evaluate.sandbox.preflight", PREFLIGHTS.append)
+    return tried
 
 
 def score(file: Path, data: Path, suite: str = "gsm8k", **options: Any) -> ScoreSummary:
@@ -211,6 +221,7 @@ def test_an_ambiguous_name_falls_back_to_the_place(tmp_path: Path) -> None:
 
 
 def test_programs_of_every_format(sandbox: Sandbox, problems: Path, tmp_path: Path) -> None:
+    PREFLIGHTS.clear()
     rows = [
         {"task_id": "toy/0", "completion": GOOD},
         {"task_id": "toy/0", "completion": BAD},
@@ -224,6 +235,7 @@ def test_programs_of_every_format(sandbox: Sandbox, problems: Path, tmp_path: Pa
     assert {m.name: m.value for m in summary.missing_wrong} == {"pass@1": 0.125, "pass@2": 0.25}
     assert summary.statuses == {"passed": 1, "failed_assert": 2, "syntax_error": 1, "missing": 2}
     assert summary.sandbox is not None and summary.sandbox["name"] == sandbox.info.name
+    assert [sandbox.info.name for sandbox in PREFLIGHTS] == [sandbox.info.name], "no score before its sandbox was tried"
     written = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").open()]
     assert [(row["name"], row["sample"], row["status"]) for row in written[:4]] == [
         ("task_id=toy/0", 0, "passed"),
