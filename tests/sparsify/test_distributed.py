@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import signal
 import subprocess
@@ -23,7 +24,7 @@ from sparsify.train.curves import CURVES
 
 # Makes variants as one of several processes; says how far it is after each step.
 PROGRAM = """
-import json, sys
+import json, sys, time
 from pathlib import Path
 import torch
 import sparsify.train.trainer as trainer
@@ -31,11 +32,13 @@ from sparsify.recipe import parse_recipe
 from sparsify.run import MakeOptions, join, make_variant
 from sparsify.train.launch import crew
 torch.set_num_threads(1)
-model, teacher, folder, bodies, every = sys.argv[1:]
+model, teacher, folder, bodies, every, last = sys.argv[1:]
 trainer._SAVE_EVERY_S = float(every)
 class Say:
     def update(self, done, total, note=""):
         print(done, note, flush=True)
+        if done >= float(last):
+            time.sleep(600)  # the parent ends it here
 with crew("cpu") as leads:
     for name, body in json.loads(bodies).items() if leads else ():
         options = MakeOptions(Path(folder, name + ".store"), "v", "m", teacher_dir=Path(teacher))
@@ -72,14 +75,14 @@ def recipe(corpus: Path, **changes: object) -> dict[str, Any]:
 
 
 def torchrun(
-    models: tuple[Path, Path], folder: Path, bodies: dict[str, Any], save_every_s: float
+    models: tuple[Path, Path], folder: Path, bodies: dict[str, Any], save_every_s: float, last: float = math.inf
 ) -> subprocess.Popen[str]:
     program = folder / "program.py"
     program.write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return subprocess.Popen(
-        [*command, str(models[0]), str(models[1]), str(folder), json.dumps(bodies), str(save_every_s)],
+        [*command, str(models[0]), str(models[1]), str(folder), json.dumps(bodies), str(save_every_s), str(last)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -163,10 +166,11 @@ def test_a_killed_run_of_two_goes_on_with_one(
     together: Path, models: tuple[Path, Path], corpus: Path, tmp_path: Path
 ) -> None:
     body = recipe(corpus)
-    run = torchrun(models, tmp_path, {"two": body}, 0.0)
+    half = 1.4  # of two stages: in the middle of the second
+    run = torchrun(models, tmp_path, {"two": body}, 0.0, half)
     assert run.stdout is not None
     for line in run.stdout:
-        if float(line.split()[0]) >= 1.4:  # of two stages: in the middle of the second
+        if float(line.split()[0]) >= half:
             run.send_signal(signal.SIGTERM)
             break
     run.communicate(timeout=60)

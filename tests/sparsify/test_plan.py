@@ -101,11 +101,13 @@ def test_memory_of_slicing_is_bounded_by_its_plan(tmp_path: Path) -> None:
 
 
 def test_the_meter_sees_a_peak_that_is_gone() -> None:
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("this system does not let a process start its peak of memory again")
     give_back()
     meter = Meter("cpu")
     with mmap.mmap(-1, 50_000_000) as held:  # not from the heap, which may keep it
         held[::4096] = b"x" * len(held[::4096])
     peak = meter.lap().host_bytes
-    assert 45e6 < peak < 80e6
+    assert 40e6 < peak < 80e6
     assert meter.lap().host_bytes < peak
     assert meter.total().host_bytes == pytest.approx(peak, rel=0.01)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -210,17 +210,19 @@ def test_errors_name_the_fix(model_dir: Path, corpus: Path, tmp_path: Path) -> N
 
 
 PROGRAM = """
-import sys
+import sys, time
 from pathlib import Path
 import torch
 import sparsify.train.trainer as trainer
 from sparsify.train import TrainJob, TrainSettings, train
 torch.set_num_threads(1)
 trainer._SAVE_EVERY_S = 0.0
-model, corpus, out, settings = sys.argv[1:]
+model, corpus, out, settings, last = sys.argv[1:]
 class Say:
     def update(self, done, total, note=""):
         print(int(done), flush=True)
+        if done >= float(last):
+            time.sleep(600)  # the parent kills it here
 job = TrainJob(Path(model), Path(out), Path(out + ".work"), [Path(corpus)])
 print("stats", train(job, TrainSettings.model_validate_json(settings), progress=Say()).resumed_at, flush=True)
 """
@@ -229,20 +231,19 @@ print("stats", train(job, TrainSettings.model_validate_json(settings), progress=
 def test_killed_training_resumes_to_the_same_bytes(model_dir: Path, corpus: Path, tmp_path: Path) -> None:
     chosen = settings(tokens=3000, optimizer="muon").model_dump_json()
 
-    def start(out: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", PROGRAM, str(model_dir), str(corpus), str(tmp_path / out), chosen]
+    def start(out: str, last: float = math.inf) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", PROGRAM, str(model_dir), str(corpus), str(tmp_path / out), chosen, str(last)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     whole = start("whole")
     assert whole.communicate(timeout=300)[0].splitlines()[-1] == "stats 0"
-    killed = start("killed")
+    killed = start("killed", last=5)
     assert killed.stdout is not None
     for line in killed.stdout:
         if int(line) >= 5:
             killed.send_signal(signal.SIGKILL)
             break
     killed.wait()
-    time.sleep(0.1)
     assert not (tmp_path / "killed").exists()
     again = start("killed")
     assert int(again.communicate(timeout=300)[0].splitlines()[-1].split()[1]) >= 4
