@@ -47,7 +47,7 @@ def describe(value: float, ci95: tuple[float, float] | None, n: int) -> str:
 
 
 def more_items(needed: int | None, n: int) -> str:
-    """Return the end of an inconclusive message."""
+    """Say what would decide an inconclusive result."""
     if needed is None:
-        return "; the value sits on the bound: more items will hardly decide"
-    return f"; about {needed:,} items would decide (there are {n:,})"
+        return "the value sits on the bound: more items will hardly decide"
+    return f"about {needed:,} items would decide (there are {n:,})"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.gate.judge import ALPHA, percent
+from harness.gate.pairs import RowPairs
 from harness.gate_rules import GateRule, NonInferiorRule
 
 POWER = 0.8
@@ -77,6 +78,27 @@ def needed_for(suite: str, preset: str, margin: float, design_effect: float | No
     plan = DEFAULTS.get((suite, preset), Default(margin, 0))
     effect = plan.design_effect if design_effect is None else design_effect
     return required_n(flip_rate=plan.flip_rate, margin=margin, design_effect=effect, alpha=ALPHA, power=POWER)
+
+
+def needed_by(pairs: RowPairs, value: float, margin: float) -> int | None:
+    """Items that decide with 80 % power if the true difference is the observed one; None where it is the margin."""
+    import numpy as np
+
+    from harness.stats import required_n
+    from harness.stats.adjust import observed_design_effect
+
+    if abs(value + margin) < 1e-9:
+        return None
+    now, base = pairs.scores
+    needed = required_n(
+        flip_rate=float(np.mean(np.square(np.subtract(now, base)))),
+        margin=margin,
+        difference=value,
+        design_effect=observed_design_effect(now, base, pairs.clusters),
+        alpha=ALPHA,
+        power=POWER,
+    )
+    return max(needed, len(now) + 1)
 
 
 def resolvable(suite: str, preset: str, n: int, design_effect: float | None = None) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.gate.judge import ALPHA, describe, items_to_decide, judge, more_items, percent
-from harness.gate.margins import POWER, margin_of
+from harness.gate.margins import margin_of, needed_by
 from harness.gate.pairs import CellOf, RowPairs, pair_cells
 from harness.gate.result import InputError, MissingError, RuleResult, Verdict
 from harness.gate.run_records import TOLERANCE, RunRecords
@@ -115,7 +115,7 @@ def recovery(rule: RecoveryRule, context: Context, variant: str, suite: str) -> 
     message = f"recovery {describe(found.value, found.ci95, found.n)}, at least {percent(rule.at_least)} asked"
     if verdict == "inconclusive":
         needed = items_to_decide(found.n, found.value, found.ci95, rule.at_least)
-        message += more_items(needed, found.n)
+        message += f"; {more_items(needed, found.n)}"
     return RuleResult(
         rule=rule.rule,
         variant=variant,
@@ -179,8 +179,8 @@ def non_inferior(rule: NonInferiorRule, context: Context, variant: str, suite: s
     verdict = judge(value, ci95, -margin, strictly=True)
     message = f"difference {describe(value, ci95, n)}, margin {percent(margin)}{cell.remark}"
     if verdict == "inconclusive":
-        needed = _needed(cell, value, margin)
-        message += more_items(needed, n)
+        needed = needed_by(cell.pairs, value, margin)
+        message += f"; {more_items(needed, n)}"
     return RuleResult(
         rule=rule.rule,
         variant=variant,
@@ -194,27 +194,6 @@ def non_inferior(rule: NonInferiorRule, context: Context, variant: str, suite: s
         n=n,
         needed=needed,
     )
-
-
-def _needed(cell: Compared, value: float, margin: float) -> int | None:
-    """Items that decide with 80 % power if the true difference is the observed one; None where it is the margin."""
-    import numpy as np
-
-    from harness.stats import required_n
-    from harness.stats.adjust import observed_design_effect
-
-    if abs(value + margin) < 1e-9:
-        return None
-    now, base = cell.pairs.scores
-    needed = required_n(
-        flip_rate=float(np.mean(np.square(np.subtract(now, base)))),
-        margin=margin,
-        difference=value,
-        design_effect=observed_design_effect(now, base, cell.pairs.clusters),
-        alpha=ALPHA,
-        power=POWER,
-    )
-    return max(needed, len(now) + 1)
 
 
 def no_regression(rule: NoRegressionRule, cells: Sequence[Compared]) -> list[RuleResult]:

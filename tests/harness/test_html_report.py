@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from harness.errors import ConfigError
+from harness.gate.check import check
+from harness.gate.skill import Context
 from harness.records import samples_to_parquet
 from harness.report.html import samples as samples_module
 from harness.report.html.build import recovery_html
@@ -47,6 +49,24 @@ def test_the_verdict_is_the_gates(run: Path) -> None:
     report = gate(run, GateOptions())
     said = {result.variant: words[result.verdict] for result in report.results if result.verdict in words}
     assert said == {name: verdict for name, verdict in judged(source).items() if name != "dense"}
+
+
+def test_what_is_undecided_says_what_would_decide_as_the_gate_does(tmp_path: Path) -> None:
+    near = {"gsm8k": runs.flipped(runs.base_scores("gsm8k", 400), 41, 25)}
+    source = open_source(write(tmp_path / "out", SCORES | {"near": near}))
+    tables = Page(recovery_html(source)).tables
+    remarks = {row[0]: row[-1] for row in tables["recovery"]}
+    results = {result.variant: result for result in check(source.rules, Context(source.records)).results}
+    needed = results["near"].needed
+    assert needed is not None and needed > 400
+    assert remarks["near"] == f"about {needed:,} items would decide (there are 400)"
+    assert remarks["unclear"] == "the value sits on the bound: more items will hardly decide"
+    for name in ("near", "unclear"):
+        assert results[name].message.endswith(remarks[name])
+    assert remarks["good"] == remarks["bad"] == ""
+    shown = {row[0]: row[3] for row in tables["variants"]}
+    assert shown["near"] == f"undecided: gsm8k (about {needed:,} items)"
+    assert (shown["unclear"], shown["bad"], shown["good"]) == ("undecided: gsm8k", "outside: gsm8k", "")
 
 
 def test_the_headline_says_it_in_words_and_the_table_has_every_variant(run: Path) -> None:

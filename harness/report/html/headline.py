@@ -91,6 +91,8 @@ def _table(source: Source, verdicts: Sequence[VariantVerdict]) -> Html:
     columns = [
         Column("variant"),
         Column("verdict", filter=True, tip="over all skills: outside if one is, undecided if one is"),
+        Column("within", kind="number", tip="skills within their margin"),
+        Column("not within", tip="in brackets: items in all that would probably decide"),
         Column("mean recovery %", kind="number", tip="mean over the skills of variant / baseline, 95 % interval"),
         *(
             Column(f"{load.label} ×", kind="number", tip="fastest engine, against its panel's baseline")
@@ -99,8 +101,6 @@ def _table(source: Source, verdicts: Sequence[VariantVerdict]) -> Html:
         Column("zeros %", kind="number", tip="zero weights among the linears of the blocks"),
         Column("bits", kind="number", tip="of a stored weight of the linears"),
         Column("MB", kind="number", tip="10^6 bytes of safetensors"),
-        Column("within", kind="number", tip="skills within their margin"),
-        Column("not within"),
         Column("baseline", filter=True),
     ]
     by_name = {verdict.variant: verdict for verdict in verdicts}
@@ -115,7 +115,13 @@ def _row(source: Source, variant: VariantSummary, verdict: VariantVerdict, loads
     if mean is not None and not reference:
         recovery = percent_cell(mean.value, mean.ci95, mean.reason)
     within = len(verdict.suites_that_are("within"))
-    cells: list[Cell | str] = [Cell(name_of(variant.name)), Cell(badge(verdict.overall)), recovery]
+    cells: list[Cell | str] = [
+        Cell(name_of(variant.name)),
+        Cell(badge(verdict.overall)),
+        Cell("", None) if reference else number_cell(f"{within} of {len(verdict.suites)}", float(within)),
+        _not_within(verdict),
+        recovery,
+    ]
     for load in loads:
         measured = fastest(source.summary, variant.name, load)
         ratio = measured.row.ratio if measured.row is not None else None
@@ -125,20 +131,21 @@ def _row(source: Source, variant: VariantSummary, verdict: VariantVerdict, loads
         plain_percent(variant.sparsity.linears),
         number_cell(str(variant.weight_bits or "—"), variant.weight_bits),
         number_cell("—" if variant.bytes is None else f"{variant.bytes / 1e6:.1f}", variant.bytes),
-        Cell("", None) if reference else number_cell(f"{within} of {len(verdict.suites)}", float(within)),
-        _not_within(verdict),
         variant.baseline or "",
     ]
     return cells
 
 
 def _not_within(verdict: VariantVerdict) -> Cell:
-    kinds = ("outside", "undecided", "no verdict")
-    parts = [
-        joined([f"{kind}: ", listed(names)])
-        for kind in kinds
-        if (names := verdict.suites_that_are(kind))  # type: ignore[arg-type]
-    ]
+    parts = []
+    for kind in ("outside", "undecided", "no verdict"):
+        found = [each for each in verdict.suites if each.said == kind]
+        names = [
+            joined([name_of(each.suite), "" if each.needed is None else f" (about {each.needed:,} items)"])
+            for each in found
+        ]
+        if names:
+            parts.append(joined([f"{kind}: ", joined(names, ", ")]))
     return Cell(joined(parts, "; "))
 
 

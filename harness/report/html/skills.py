@@ -117,7 +117,13 @@ def _row(source: Source, variant: VariantSummary, suite: str, verdict: VariantVe
     shown = element("span", "—" if margin is None else percent(margin), attributes=tip)
     remarks = [
         part
-        for part in (found.reason if found else "", ratio.reason or "", result.reason or "", problems_of(result))
+        for part in (
+            found.reason if found else "",
+            found.remark if found else "",
+            ratio.reason or "",
+            result.reason or "",
+            problems_of(result),
+        )
         if part
     ]
     return [

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.gate.judge import judge
-from harness.gate.margins import DEFAULTS, margin_of
-from harness.gate.result import Verdict
+from harness.gate.judge import judge, more_items
+from harness.gate.margins import DEFAULTS, margin_of, needed_by
+from harness.gate.pairs import pair_cells
+from harness.gate.result import MissingError, Verdict
 from harness.gate_rules import NonInferiorRule
 from harness.records import SuiteResult, VariantSummary
 from harness.report.html.source import Source
@@ -29,6 +30,8 @@ class SuiteVerdict:
         margin: loss that is allowed, as a fraction; None where the suite has none.
         origin: where the margin comes from.
         reason: why there is no verdict.
+        needed: items in all that would probably decide, where it is undecided and the run has its rows.
+        remark: the same in words.
     """
 
     suite: str
@@ -36,6 +39,8 @@ class SuiteVerdict:
     margin: float | None = None
     origin: str = ""
     reason: str = ""
+    needed: int | None = None
+    remark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,25 @@ def _suite(source: Source, variant: VariantSummary, suite: str, missing: str) ->
         return SuiteVerdict(suite, "no verdict", reason=f"{suite}: it has no margin")
     assert difference.value is not None and difference.ci95 is not None
     found = judge(difference.value, difference.ci95, -margin, strictly=True)
-    return SuiteVerdict(suite, _SAID[found], margin, origin)
+    needed, remark = None, ""
+    if found == "inconclusive":
+        needed, remark = _what_decides(source, variant, suite, difference.value, margin)
+    return SuiteVerdict(suite, _SAID[found], margin, origin, needed=needed, remark=remark)
+
+
+def _what_decides(
+    source: Source, variant: VariantSummary, suite: str, value: float, margin: float
+) -> tuple[int | None, str]:
+    """The gate's own estimate of the items that it takes, as a number and in words; neither without the rows."""
+    try:
+        # Within one study the plan has made sure that all variants got the same items.
+        records = source.records
+        base = (records, str(variant.baseline))
+        pairs = pair_cells((records, variant.name), base, suite, allow_different=True)
+    except MissingError:
+        return None, ""
+    needed = needed_by(pairs, value, margin)
+    return needed, more_items(needed, len(pairs.now))
 
 
 def _incomplete(suite: str, variant: VariantSummary, source: Source) -> str:
