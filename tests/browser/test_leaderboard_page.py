@@ -86,9 +86,11 @@ def test_a_name_opens_the_record_and_escape_closes_it(page: Any) -> None:
     text = dialog.inner_text()
     for told in ("weights sha256", "study hash", "record sha256", "sparsebench run", "/variants/", "summary.json"):
         assert told in text
-    assert "#row-" in page.url
+    page.wait_for_url("**#row-*")
     page.keyboard.press("Escape")
-    assert not dialog.is_visible() and "#row-" not in page.url
+    dialog.wait_for(state="hidden")
+    # The address follows with the event of the dialog, a moment later.
+    page.wait_for_url(lambda url: "#row-" not in url)
 
 
 def test_a_number_opens_its_own_line(page: Any) -> None:
@@ -99,7 +101,7 @@ def test_a_number_opens_its_own_line(page: Any) -> None:
     assert chosen.count() == 1
     assert "/suites/gsm8k" in chosen.inner_text() and "exact_match_flexible" in chosen.inner_text()
     page.locator("dialog#record button.close").click()
-    assert not page.locator("dialog#record").is_visible()
+    page.locator("dialog#record").wait_for(state="hidden")
 
 
 def test_a_link_to_a_row_opens_it(page: Any, page_file: Path) -> None:
