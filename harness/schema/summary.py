@@ -41,7 +41,7 @@ class SuiteResult(_Valued):
     n_truncated: int = Field(ge=0, description="items whose prompt (counts as 0) or answer was cut")
     n_truncated_input: int = Field(ge=0, description="items whose prompt did not fit; they count as 0")
     n_clusters: int = Field(ge=0, description="groups of related items; equal to n when items are independent")
-    margin: float | None = Field(None, description="the suite's own non-inferiority margin")
+    margin: float | None = Field(None, gt=0, lt=1, description="the suite's own non-inferiority margin")
     metrics: list[Metric] = Field(description="all other metrics")
     by_difficulty: dict[str, GroupValue] = Field(default_factory=dict, description="'1' (easy) to '4' (hard)")
     seen: GroupValue | None = Field(None, description="items whose template occurs in the pocket training text")

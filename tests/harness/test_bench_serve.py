@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-import selectors
+import runpy
 import statistics
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from harness.bench.serve.summary import summarise
 from harness.endpoint.sse import EventReader
 from harness.endpoint.transport import HttpTransport, TransportError, check_base_url
 from harness.errors import ConfigError, InfrastructureError
+
+virtually = runpy.run_path(str(Path(__file__).with_name("virtual_time.py")))["virtually"]
 
 ENDPOINT = Endpoint("m", timeout=60.0)
 PROMPT = Prompt("hello", 4)
@@ -114,31 +116,7 @@ def test_nobody_there_and_too_slow() -> None:
     assert asyncio.run(slow()).status == "timeout"
 
 
-# Whole loads, in virtual time: when nothing is ready, the clock jumps to the next timer.
-
-
-class Jumping(selectors.SelectSelector):
-    time = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready and timeout:
-            self.time += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.jumping = Jumping()
-        super().__init__(self.jumping)
-
-    def time(self) -> float:
-        return self.jumping.time
-
-
-def virtually(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(coroutine)
+# Whole loads, in virtual time.
 
 
 class Scripted:

@@ -1,4 +1,4 @@
-"""Engine openai: when it asks again, in virtual time: where nothing is ready, the clock jumps to the next timer."""
+"""Engine openai: when it asks, waits and asks again, in virtual time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import json
 import random
 import runpy
-import selectors
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,30 +19,7 @@ from harness.engines.openai.failures import retry_after
 from harness.engines.openai.session import Seen, Session
 
 kit = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("endpoint_server.py"))))
-
-
-class Jumping(selectors.SelectSelector):
-    time = 0.0
-
-    def select(self, timeout: float | None = None) -> Any:
-        ready = super().select(0)
-        if not ready and timeout:
-            self.time += timeout
-        return ready
-
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self.jumping = Jumping()
-        super().__init__(self.jumping)
-
-    def time(self) -> float:
-        return self.jumping.time
-
-
-def virtually(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(coroutine)
+virtually = runpy.run_path(str(Path(__file__).with_name("virtual_time.py")))["virtually"]
 
 
 class Canned:

@@ -92,6 +92,10 @@ def cut(path: Path) -> None:
             lambda folder: edited(folder, lambda b: b["variants"][1]["suites"]["gsm8k"].update(value=0.123)),
             "by its rows",
         ),
+        (
+            lambda folder: edited(folder, lambda b: b["variants"][1]["suites"]["gsm8k"].update(margin=0)),
+            "margin: Input should be greater than 0",
+        ),
         (lambda folder: cut(Layout(folder).samples("good", "gsm8k")), "cut short"),
         (lambda folder: Layout(folder).samples("good", "gsm8k").unlink(), "is missing"),
     ],
