@@ -1,4 +1,4 @@
-"""The HTML report: what it says of a run, and what it does with records that are damaged, old, or not all there."""
+"""The HTML report: what it says of a run."""
 
 from __future__ import annotations
 

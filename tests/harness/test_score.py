@@ -235,7 +235,7 @@ def test_programs_of_every_format(sandbox: Sandbox, problems: Path, tmp_path: Pa
     assert {m.name: m.value for m in summary.missing_wrong} == {"pass@1": 0.125, "pass@2": 0.25}
     assert summary.statuses == {"passed": 1, "failed_assert": 2, "syntax_error": 1, "missing": 2}
     assert summary.sandbox is not None and summary.sandbox["name"] == sandbox.info.name
-    assert [sandbox.info.name for sandbox in PREFLIGHTS] == [sandbox.info.name], "no score before its sandbox was tried"
+    assert [sandbox.info.name for sandbox in PREFLIGHTS] == [sandbox.info.name], "each scoring tries its sandbox"
     written = [json.loads(line) for line in (tmp_path / "out" / "verdicts.jsonl").open()]
     assert [(row["name"], row["sample"], row["status"]) for row in written[:4]] == [
         ("task_id=toy/0", 0, "passed"),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from sparsify.recipe import Recipe, parse_recipe
 from sparsify.run import MakeOptions, make_variant
 from sparsify.variant import VariantInfo
 
+write_random = runpy.run_path(str(Path(__file__).with_name("random_model.py")))["write_random"]
 CALIBRATION = {"source": "text", "samples": 24, "seq": 24}
 COMMON = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROPE = {**COMMON, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128}
@@ -35,18 +35,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def build(family: str, root: Path, tokenizer_from: Path) -> Path:
-    import transformers
-
-    name, options = FAMILIES[family]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**options)
-    model = getattr(transformers, f"{name}ForCausalLM")(config)
-    for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape))
-    model.save_pretrained(root)
-    for path in (*tokenizer_from.glob("*token*"), tokenizer_from / "chat_template.jinja"):
-        shutil.copy(path, root)
-    return root
+    return write_random(*FAMILIES[family], root, tokenizer_from)
 
 
 def recipe(*stages: dict[str, Any], **settings: Any) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from sparsify.skeleton import StreamedWeights
 from sparsify.stream import BlockStream
 from sparsify.variant import VariantInfo
 
+write_random = runpy.run_path(str(Path(__file__).with_name("random_model.py")))["write_random"]
 CALIBRATION = {"source": "text", "samples": 8, "seq": 24}
 COMMON = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 ROPE = {**COMMON, "intermediate_size": 48, "num_key_value_heads": 2, "max_position_embeddings": 128}
@@ -62,20 +64,7 @@ FUSED = {
 
 
 def build(family: str, root: Path, tokenizer_from: Path) -> Path:
-    """A random model with every parameter away from 0 and 1, so that none can be lost unseen."""
-    import transformers
-
-    name, settings = FAMILIES[family]
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**settings)
-    model = getattr(transformers, f"{name}ForCausalLM")(config)
-    for parameter in model.parameters():
-        parameter.data.add_(0.1 * torch.randn(parameter.shape))
-    model.save_pretrained(root)
-    for path in tokenizer_from.glob("*token*"):
-        shutil.copy(path, root)
-    shutil.copy(tokenizer_from / "chat_template.jinja", root)
-    return root
+    return write_random(*FAMILIES[family], root, tokenizer_from)
 
 
 @dataclass
